@@ -1,0 +1,10 @@
+"""The variational bound L_VB^z, made executable: reverse kernels, their hybrid, every term, and its inequalities.
+
+* `hybrid`: mixing predictions and token logits, what samplers need.
+* `kernels`: Gaussian and categorical reverse kernels with KL, hybrid and log-normaliser.
+* `joint`: log p^(tau)(x_{0:T}, z) for every reveal time, and its average over tau.
+* `terms`: the terms of the bound on a grid of steps, and the estimator that keeps z with probability A_t.
+* `divergence`: inequalities: the normaliser's bounds, the KL and TV bounds, what revealing costs and saves.
+
+Import from those modules. Steps t = 1..T lie on the last axis, at index t - 1; everything is in nats.
+"""

@@ -1,0 +1,180 @@
+"""Reverse-kernel families p(x_{t-1} | x_t, ...): what the bound asks of a distribution, for Gaussian and categorical.
+
+The hybrid of an unconditional p_u and a conditional p_c (THEORY section 1, Prop. 1) is p~ = p_u^{1-A} p_c^A / Z.
+For Gaussians, with delta = mu_c - mu_u and M = A S_u + (1-A) S_c (the order is right: M^-1 is what p_u^{1-A} p_c^A
+leaves of delta once x is integrated out),
+
+    p~ = N(mu_u + A S_u M^-1 delta,  S_u M^-1 S_c)
+    -log Z = A(1-A)/2 delta' M^-1 delta + 1/2 (log|M| - A log|S_u| - (1-A) log|S_c|)
+
+which needs no inverse covariance and vanishes exactly where it should. Equal variances give -log Z =
+A(1-A)|delta|^2 / (2 sigma^2) (THEORY D5). For categoricals everything is a sum over k states.
+B = -log int sqrt(p_u p_c), the Bhattacharyya distance, is -log Z at A = 1/2.
+
+Batch axes of a kernel's fields broadcast. A is a number, or a tensor aligned with the first batch axes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from reed_core.bound.hybrid import leading, power
+
+Weight = Float[Tensor, "..."] | float | int
+K = TypeVar("K", bound="Kernel")
+
+
+class Kernel(Protocol):
+    """A family of distributions closed under hybridisation. `other` is always of the same family."""
+
+    def log_prob(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log-density or log-probability of x, in nats."""
+        ...
+
+    def kl(self: K, other: K) -> Float[Tensor, "..."]:
+        """KL(self || other), in nats."""
+        ...
+
+    def hybrid(self: K, other: K, A: Weight) -> "HybridKernel[K]":
+        """self^{1-A} other^A / Z: self is p_u, other is p_c, A in [0, 1]."""
+        ...
+
+    def bhattacharyya(self: K, other: K) -> Float[Tensor, "..."]:
+        """-log int sqrt(self other), >= 0."""
+        ...
+
+    def sample(self, generator: torch.Generator | None = None) -> Shaped[Tensor, "..."]:
+        """One draw per batch element."""
+        ...
+
+
+@dataclass(frozen=True)
+class HybridKernel(Generic[K]):
+    """The hybrid of two kernels.
+
+    Attributes:
+        kernel: p~, normalised.
+        log_normaliser: log Z <= 0, one per batch element.
+    """
+
+    kernel: K
+    log_normaliser: Float[Tensor, "..."]
+
+
+@dataclass(frozen=True)
+class GaussianKernel:
+    """N(mean, covariance) on R^d.
+
+    Attributes:
+        mean: [*b, d].
+        covariance: [*b, d, d], symmetric positive definite; its batch axes may be 1.
+    """
+
+    mean: Float[Tensor, "*#b d"]
+    covariance: Float[Tensor, "*#b d d"]
+
+    @classmethod
+    def isotropic(cls, mean: Float[Tensor, "*b d"], variance: Float[Tensor, "..."] | float) -> "GaussianKernel":
+        """N(mean, variance I).
+
+        Args:
+            mean: [*b, d].
+            variance: sigma^2 > 0, a number or a tensor aligned with the first batch axes of `mean`.
+        """
+        eye = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        return cls(mean, leading(variance, mean)[..., None] * eye)
+
+    def log_prob(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+        """Log-density at x, whose batch axes broadcast with the kernel's."""
+        root = torch.linalg.cholesky(self.covariance)
+        return -0.5 * (_mahalanobis(root, x - self.mean) + _logdet(root) + x.shape[-1] * math.log(2 * math.pi))
+
+    def score(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """The gradient of `log_prob` in x."""
+        return -torch.cholesky_solve((x - self.mean)[..., None], torch.linalg.cholesky(self.covariance))[..., 0]
+
+    def kl(self, other: "GaussianKernel") -> Float[Tensor, "..."]:
+        """KL(self || other)."""
+        root, other_root = torch.linalg.cholesky(self.covariance), torch.linalg.cholesky(other.covariance)
+        spread = torch.linalg.solve_triangular(other_root, root, upper=False).square().sum((-2, -1))
+        distance = _mahalanobis(other_root, self.mean - other.mean)
+        return 0.5 * (spread + distance - self.mean.shape[-1] + _logdet(other_root) - _logdet(root))
+
+    def hybrid(self, other: "GaussianKernel", A: Weight) -> "HybridKernel[GaussianKernel]":
+        """self^{1-A} other^A / Z (THEORY Prop. 1, D5); A in [0, 1]."""
+        delta = other.mean - self.mean
+        a = leading(A, delta[..., 0])
+        a_matrix = a[..., None, None]
+        M = a_matrix * self.covariance + (1.0 - a_matrix) * other.covariance
+        root = torch.linalg.cholesky(M)
+        mean = self.mean + (a_matrix * self.covariance @ torch.cholesky_solve(delta[..., None], root))[..., 0]
+        covariance = self.covariance @ torch.cholesky_solve(other.covariance, root)
+        logdets = [_logdet(torch.linalg.cholesky(kernel.covariance)) for kernel in (self, other)]
+        log_z = -0.5 * a * (1.0 - a) * _mahalanobis(root, delta)
+        log_z = log_z - 0.5 * (_logdet(root) - a * logdets[0] - (1.0 - a) * logdets[1])
+        return HybridKernel(GaussianKernel(mean, 0.5 * (covariance + covariance.mT)), log_z)
+
+    def bhattacharyya(self, other: "GaussianKernel") -> Float[Tensor, "..."]:
+        """-log int sqrt(self other)."""
+        return -self.hybrid(other, 0.5).log_normaliser
+
+    def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "... d"]:
+        """One draw per batch element; the generator lives on the kernel's device."""
+        root = torch.linalg.cholesky(self.covariance)
+        shape = torch.broadcast_shapes(self.mean.shape, root.shape[:-1])
+        noise = torch.randn(shape, generator=generator, dtype=root.dtype, device=root.device)
+        return self.mean + (root @ noise[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class CategoricalKernel:
+    """A distribution over k states.
+
+    Attributes:
+        log_probs: Normalised log-probabilities, [*b, k]; -inf where impossible.
+    """
+
+    log_probs: Float[Tensor, "*b k"]
+
+    def log_prob(self, x: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Log-probability of state x, whose axes broadcast with the kernel's batch axes."""
+        shape = torch.broadcast_shapes(x.shape, self.log_probs.shape[:-1])
+        table = self.log_probs.expand(*shape, -1)
+        return table.gather(-1, x.expand(shape)[..., None].long())[..., 0]
+
+    def kl(self, other: "CategoricalKernel") -> Float[Tensor, "..."]:
+        """KL(self || other); infinite where other forbids what self allows."""
+        ratio = torch.where(self.log_probs == -torch.inf, 0.0, self.log_probs - other.log_probs)
+        return (self.log_probs.exp() * ratio).sum(-1)
+
+    def hybrid(self, other: "CategoricalKernel", A: Weight) -> "HybridKernel[CategoricalKernel]":
+        """self^{1-A} other^A / Z, with 0^0 = 1; A in [0, 1].
+
+        When no state is possible under both, log Z is -inf and p~ has no mass: the bound is infinite, not undefined.
+        """
+        weight = leading(A, self.log_probs)
+        unnormalised = power(self.log_probs, 1.0 - weight) + power(other.log_probs, weight)
+        log_z = unnormalised.logsumexp(-1)
+        shift = torch.where(log_z == -torch.inf, 0.0, log_z)
+        return HybridKernel(CategoricalKernel(unnormalised - shift[..., None]), log_z)
+
+    def bhattacharyya(self, other: "CategoricalKernel") -> Float[Tensor, "..."]:
+        """-log sum sqrt(self other)."""
+        return -self.hybrid(other, 0.5).log_normaliser
+
+    def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "..."]:
+        """One state per batch element; the generator lives on the kernel's device."""
+        flat = self.log_probs.exp().reshape(-1, self.log_probs.shape[-1])
+        return torch.multinomial(flat, 1, generator=generator).reshape(self.log_probs.shape[:-1])
+
+
+def _mahalanobis(root: Float[Tensor, "... d d"], x: Float[Tensor, "... d"]) -> Any:
+    return torch.linalg.solve_triangular(root, x[..., None], upper=False)[..., 0].square().sum(-1)
+
+
+def _logdet(root: Float[Tensor, "... d d"]) -> Any:
+    return 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)

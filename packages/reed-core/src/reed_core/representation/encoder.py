@@ -1,0 +1,135 @@
+"""Encoders: what turns a clean sample x_0 into its representation z, and how to tell one encoder from another.
+
+An encoder is a fixed function of (x_0, c): it sees no time, no noise and no gradient. Its fingerprint is a string that
+changes whenever its values may: with the weights, the preprocessing or the version. A cache of z is as good as the
+fingerprint it was written under (`reed_core.representation.cache`).
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Bool
+from reed_core.denoiser import Tap
+from reed_core.errors import InputError
+from reed_core.latent import pool_tokens
+from reed_core.objective import Representation
+from torch import Tensor, nn
+
+Level = Literal["token", "pair", "global"]
+Inputs = Callable[[Tensor, Any, Bool[Tensor, "b n"] | None], tuple[Any, ...]]
+
+
+class Encoder(Protocol):
+    """A frozen function from clean data to one representation.
+
+    Attributes:
+        name: A short name, as of the latent it supplies.
+        dim: Width of z.
+        level: "token" (z: [b, n, d]), "pair" (z: [b, n, k, d]) or "global" (z: [b, d]), as in `Latent`.
+        fingerprint: Changes with weights, preprocessing or version.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def level(self) -> Level: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    def __call__(self, x_0: Tensor, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+        """Encodes a batch.
+
+        Args:
+            x_0: Clean data, [b, n, ...] (or [b, ...] without a mask).
+            c: The condition, as the denoiser gets it.
+            mask: True where an element of x_0 exists.
+
+        Returns:
+            z, with a mask that is True where it is known (None: wherever x_0 exists).
+        """
+        ...
+
+
+def fingerprint_module(module: nn.Module, *also: str) -> str:
+    """A hash of a module's weights and buffers: names, types, shapes and values, in the order of the names.
+
+    Code is not hashed: say what it does, or its version, in `also`.
+
+    Args:
+        module: The module.
+        also: What else the values depend on (preprocessing, version, tap).
+
+    Returns:
+        64 hexadecimal digits (SHA-256), the same on every device.
+    """
+    digest = hashlib.sha256(repr([type(module).__qualname__, *also]).encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _data_alone(x_0: Tensor, c: Any, mask: Bool[Tensor, "b n"] | None) -> tuple[Any, ...]:
+    return (x_0,)
+
+
+class ModuleEncoder:
+    """Any torch module as an encoder: its output, or what one of its submodules puts out. No gradient, no dropout.
+
+    The module is given over: it is frozen and set to evaluation mode.
+
+    Args:
+        name: A short name.
+        module: The module.
+        dim: Width of z.
+        level: "token", "pair" or "global". A global z is the mean over elements if the module puts out [b, n, d].
+        tap: Path of the submodule to be read (see `Tap`); left out, the output of the module itself.
+        inputs: `inputs(x_0, c, mask)` returns the arguments of the module; left out, it is called with x_0 alone.
+        version: Names the preprocessing in `inputs` and the code of the module; part of the fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        dim: int,
+        level: Level = "token",
+        tap: str = "",
+        inputs: Inputs = _data_alone,
+        version: str = "",
+    ) -> None:
+        self.name, self.dim, self.level = name, dim, level
+        self.module = module.eval().requires_grad_(False)
+        self.tap, self.inputs, self.version = tap, inputs, version
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the weights as they are now, of the tap, the level and the version."""
+        return fingerprint_module(self.module, self.tap, self.level, self.version)
+
+    @torch.no_grad()
+    def __call__(self, x_0: Tensor, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+        """Encodes a batch; z is known where x_0 exists.
+
+        Raises:
+            InputError: If the width or rank of what was read does not fit `dim` and `level`.
+        """
+        with Tap(self.module, [self.tap]) as tap:
+            self.module(*self.inputs(x_0, c, mask))
+        z = tap[self.tap]
+        if self.level == "global" and z.ndim > 2:
+            z = pool_tokens(z, mask)
+        rank = {"global": 2, "token": 3, "pair": 4}[self.level]
+        if z.ndim != rank or z.shape[-1] != self.dim:
+            raise InputError(
+                f"encoder {self.name} put out a tensor of shape {tuple(z.shape)}; a {self.level} representation of "
+                f"width {self.dim} has {rank} axes, the last of {self.dim}: choose another tap, level or dim"
+            )
+        return Representation(z, mask if self.level == "token" else None)

@@ -1,0 +1,105 @@
+"""The configuration of a run, and how it is read: a TOML or YAML file, then `--set a.b=c`. Cadences count samples."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reed_core.errors import InputError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class TrainConfig(BaseModel):
+    """How to train. Samples are what the data source counts: images, chains, molecules.
+
+    Attributes:
+        samples: Samples to train on.
+        seed: Seeds weights, order, noise and dropout.
+        learning_rate: Peak learning rate of AdamW.
+        warmup: Samples of linear warm-up.
+        decay: Share of `samples`, at the end, over which the rate falls linearly to 0; before, it is constant.
+        weight_decay: Decoupled weight decay, on matrices only.
+        betas: AdamW's averaging constants.
+        clip: Largest gradient norm.
+        ema: Decay of the averaged weights per step (ramped up as (1 + step) / (10 + step)).
+        precision: "fp32", or "bf16": the network under autocast, losses and heads in float32.
+        checkpoint_every: Samples between checkpoints.
+        evaluate_every: Samples between evaluations of the averaged weights; 0 for only at the end.
+        log_every: Steps between lines of the log.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(ge=1)
+    seed: int = 0
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: int = Field(0, ge=0)
+    decay: float = Field(0.25, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = Field(1000, ge=1)
+    evaluate_every: int = Field(0, ge=0)
+    log_every: int = Field(10, ge=1)
+
+    def rate(self, n: float) -> float:
+        """The learning rate after n samples: warm-up, constant, linear decay to 0."""
+        factor = min(1.0, (n + 1) / self.warmup) if self.warmup else 1.0
+        tail = self.samples * self.decay
+        if tail > 0:
+            factor = min(factor, max(0.0, (self.samples - n) / tail))
+        return self.learning_rate * factor
+
+
+def read_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration file and applies `a.b=c` overrides.
+
+    Args:
+        kind: The pydantic model to build.
+        path: A .toml, .yaml, .yml or .json file.
+        overrides: Assignments; the right side is read as JSON, else as text.
+
+    Raises:
+        InputError: If the file cannot be read, or a setting is unknown or out of range.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read configuration {path}: {error}; give a TOML, YAML or JSON file") from error
+    try:
+        values: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not valid {path.suffix.lstrip('.').upper() or 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings; expected a table of names and values")
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"--set {override}: expected NAME.NAME=VALUE")
+        _assign(values, name.split("."), value)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()
+        )
+        raise InputError(f"{path}: {problems}") from error
+
+
+def _assign(values: dict[str, Any], names: list[str], text: str) -> None:
+    for name in names[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {'.'.join(names)}: {name} is a value, not a table")
+    try:
+        values[names[-1]] = json.loads(text)
+    except json.JSONDecodeError:
+        values[names[-1]] = text

@@ -1,0 +1,43 @@
+"""What a trainer needs of data: batches in a fixed order that can be entered anywhere."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reed_core.noise import NoiseSource
+from reed_core.objective import Representations
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, as the objective takes it.
+
+    Attributes:
+        x_0: Clean data, [b, ...].
+        c: The condition, or None.
+        mask: True where an element exists, [b, n], or None.
+        z: Latents, or a function that makes them and is called only when alignment is on.
+        weight: Weight of each sample in the loss, [b], or None.
+    """
+
+    x_0: Tensor
+    c: Any = None
+    mask: Bool[Tensor, "b n"] | None = None
+    z: Representations | Callable[[], Representations] | None = None
+    weight: Float[Tensor, "b"] | None = None
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Training data. The same epoch number always gives the same plan, so a run can resume anywhere."""
+
+    def plan(self, epoch: int) -> Sequence[Sequence[int]]:
+        """The batches of an epoch, as lists of item numbers."""
+        ...
+
+    def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
+        """Builds one batch; `noise` (one stream per item) serves any augmentation."""
+        ...

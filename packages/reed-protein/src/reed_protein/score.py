@@ -1,0 +1,116 @@
+"""How probable is a sequence on a backbone? Three numbers, each in nats per residue, lower is better.
+
+any-order  the network takes no time, so it is an any-order autoregressive model: residues are revealed in a random order,
+           in blocks, each scored given the backbone and all blocks before it; with as many blocks as residues it is
+           -log p of that order's factorisation, with fewer an upper bound on it (residues of one block do not see each
+           other). Averaged over `orders`. Comparable with an autoregressive model's score.
+ELBO       E_t [1/t sum of the cross-entropy of tokens masked with probability t] (THEORY section 6): the same average
+           over orders in the limit of continuous time.
+one-shot   every residue given the backbone alone. Comparable with one-shot models.
+
+Orders and masks are keyed by a fixed seed and the position in the protein: a score depends on sequence and backbone
+alone, never on the seed, order or batch a design came from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from reed_core.noise import NoiseSource
+from reed_core.process import Masked
+from torch import Tensor
+from torch.nn import functional as F
+
+from reed_protein.network import MASK_TOKEN, UNKNOWN_TOKEN, Encoding, InverseFolding
+
+SCORE_SEED = 2507_08980
+BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean negative log-likelihood of each sequence, nats per residue, [b]; residues of unknown type do not count."""
+
+    any_order: Float[Tensor, "b"]
+    elbo: Float[Tensor, "b"]
+    one_shot: Float[Tensor, "b"]
+
+
+def _token_nll(logits: Float[Tensor, "b n k"], tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    target = tokens.clamp(max=UNKNOWN_TOKEN - 1)
+    return F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+
+
+def _mean(nll: Float[Tensor, "b n"], scored: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
+    return torch.where(scored, nll, 0.0).sum(1) / scored.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def any_order_nll(
+    network: InverseFolding,
+    encoding: Encoding,
+    tokens: Int[Tensor, "b n"],
+    scored: Bool[Tensor, "b n"],
+    blocks: int = BLOCKS,
+    orders: int = 1,
+) -> Float[Tensor, "b"]:
+    """The any-order score; `blocks` evaluations of the decoder per order.
+
+    Args:
+        network: The network, in evaluation mode.
+        encoding: The backbones, encoded, one row per sequence.
+        tokens: The sequences.
+        scored: Residues that count (all others are shown from the start).
+        blocks: Blocks per order.
+        orders: Random orders averaged over.
+    """
+    total = torch.zeros(tokens.shape[0], device=tokens.device)
+    for order in range(orders):
+        # One stream shared by all rows: the order of a protein does not depend on the row it stands in.
+        priority = NoiseSource(SCORE_SEED, [order]).uniform(tokens.shape[1:]).to(tokens.device).expand(tokens.shape)
+        rank = torch.where(scored, priority, 2.0).argsort(1).argsort(1)
+        block = (rank * blocks).div(scored.sum(1, keepdim=True).clamp(min=1), rounding_mode="floor")
+        nll = torch.zeros_like(tokens, dtype=torch.float32)
+        for current in range(blocks):
+            x_t = torch.where(scored & (block >= current), MASK_TOKEN, tokens)
+            due = scored & (block == current)
+            nll = torch.where(due, _token_nll(network(x_t, None, encoding), tokens), nll)
+        total += _mean(nll, scored)
+    return total / orders
+
+
+@torch.no_grad()
+def elbo_nll(
+    network: InverseFolding,
+    encoding: Encoding,
+    tokens: Int[Tensor, "b n"],
+    scored: Bool[Tensor, "b n"],
+    draws: int = 16,
+) -> Float[Tensor, "b"]:
+    """The ELBO estimated from `draws` evenly spread times, in nats per residue.
+
+    Args:
+        network: The network, in evaluation mode.
+        encoding: The backbones, encoded, one row per sequence.
+        tokens: The sequences.
+        scored: Residues that count.
+        draws: Times, at (i + 1/2) / draws.
+    """
+    process = Masked(UNKNOWN_TOKEN, MASK_TOKEN, time_weight="elbo")
+    total = torch.zeros(tokens.shape[0], device=tokens.device)
+    for draw in range(draws):
+        hidden = NoiseSource(SCORE_SEED, [draw]).uniform(tokens.shape[1:]).to(tokens.device) < (draw + 0.5) / draws
+        t = torch.full((tokens.shape[0],), (draw + 0.5) / draws, device=tokens.device)
+        hidden = hidden.expand(tokens.shape) & scored
+        nll = _token_nll(network(torch.where(hidden, MASK_TOKEN, tokens), t, encoding), tokens)
+        total += process.elbo_weight(t) * torch.where(hidden, nll, 0.0).sum(1) / scored.sum(1).clamp(min=1)
+    return total / draws
+
+
+@torch.no_grad()
+def one_shot_nll(
+    network: InverseFolding, encoding: Encoding, tokens: Int[Tensor, "b n"], scored: Bool[Tensor, "b n"]
+) -> Float[Tensor, "b"]:
+    """The one-shot score: one evaluation with every scored residue masked."""
+    logits = network(torch.where(scored, MASK_TOKEN, tokens), None, encoding)
+    return _mean(_token_nll(logits, tokens), scored)

@@ -1,0 +1,87 @@
+"""Runs a recipe: builds network, objective and data, trains, and saves weights."""
+
+import json
+from pathlib import Path
+
+import torch
+from reed_core import presets
+from reed_core.errors import InputError
+from reed_core.files import write_text
+from reed_core.hub import save_pretrained
+from reed_core.objective import Objective
+from reed_core.process import Masked
+from reed_core.train import Trainer
+from torch import nn
+
+from reed_protein.dataset import ChainSet, TrainingData
+from reed_protein.evaluation import evaluate
+from reed_protein.latents import KINDS, make_latents
+from reed_protein.network import MASK_TOKEN, NUM_TOKENS, InverseFolding
+from reed_protein.recipe import Recipe, data_path
+
+
+def build_objective(recipe: Recipe) -> Objective:
+    """The objective of a recipe: `presets.reed` with latents, `presets.none` without."""
+    process = Masked(NUM_TOKENS, MASK_TOKEN, recipe.time_weight)
+    if not recipe.latents:
+        return presets.none(process)
+    latents = [KINDS[item.kind](item.tap, recipe.network.width, item.weight) for item in recipe.latents]
+    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
+
+
+def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool = True) -> InverseFolding:
+    """Trains a recipe to its end, resuming what the folder holds.
+
+    Args:
+        recipe: The recipe.
+        folder: The run: `config.json`, `log.jsonl`, `checkpoints/`, and at the end `weights/`.
+        device: Where to train.
+        progress: Show a progress bar.
+
+    Returns:
+        The network with averaged weights.
+
+    Raises:
+        InputError: If the data is missing, or the folder holds a run of another recipe.
+    """
+    folder = Path(folder)
+    _claim(folder, recipe)
+    chains, valid = (ChainSet.read(data_path(name)) for name in (recipe.train_set, recipe.valid_set))
+    torch.manual_seed(recipe.train.seed)
+    network = InverseFolding(recipe.network)
+    objective = build_objective(recipe)
+    names = tuple(item.kind for item in recipe.latents)
+    make = make_latents(names, recipe.network) if names else None
+    data = TrainingData(chains, recipe.train.seed, recipe.batch_residues, recipe.jitter, make)
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, InverseFolding)
+        found = evaluate(model, valid)
+        return {
+            "median_recovery": found.median_recovery,
+            "mean_recovery": found.mean_recovery,
+            "pooled_recovery": found.pooled_recovery,
+            "perplexity_any_order": found.perplexity_any_order,
+            "perplexity_elbo": found.perplexity_elbo,
+            "perplexity_one_shot": found.perplexity_one_shot,
+        }
+
+    Trainer(network, objective, data, recipe.train, folder, measure, device).fit(progress)
+    save_pretrained(network, folder / "weights")
+    return network
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Writes the resolved configuration, or checks it against the one already there (its length may change)."""
+    path = folder / "config.json"
+    if path.exists():
+        held = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        if _identity(held) != _identity(recipe):
+            raise InputError(f"{folder} holds a run of another recipe; choose another --out, or remove the folder")
+    write_text(path, json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
+
+
+def _identity(recipe: Recipe) -> Recipe:
+    """The recipe without the settings that may change between resumes: length, and cadences of reports."""
+    free = {"samples": 1, "checkpoint_every": 1, "evaluate_every": 0, "log_every": 1}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=free)})

@@ -1,0 +1,17 @@
+"""What tests of several packages share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def reed_data() -> Path:
+    """The folder of real data: the environment variable REED_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("REED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set REED_DATA to run this test")
+    return folder
