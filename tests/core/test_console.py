@@ -99,7 +99,7 @@ def program(tmp_path: Path) -> list[str]:
 def call(program: list[str]) -> Call:
     def called(*args: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*program, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60
+            [*program, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=600
         )
 
     return called
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_a_running_command_and_lets_it_clean_up(program: list[str], 
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=600)
     assert (process.returncode, stderr) == (130, b"interrupted\n")
     assert clean.exists()
 
@@ -163,7 +163,7 @@ def test_a_reader_that_leaves_early_hears_nothing(program: list[str], times: str
     with subprocess.Popen([*program, "fine", "--times", times], stdout=writer, stderr=subprocess.PIPE) as process:
         os.close(writer)
         os.close(reader)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
     assert (process.returncode, stderr) == (1, b"working\n")
 
 
@@ -171,7 +171,7 @@ def test_a_reader_that_leaves_early_hears_nothing(program: list[str], times: str
 def test_a_reader_that_leaves_before_the_help_hears_nothing(program: list[str], args: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([*program, *args], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    ended = subprocess.run([*program, *args], stdout=writer, stderr=subprocess.PIPE, timeout=600)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, b"")
 

@@ -5,7 +5,7 @@ import sys
 
 
 def call(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "reed_molecule", *args], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "reed_molecule", *args], capture_output=True, text=True, timeout=600)
 
 
 def test_without_arguments_it_shows_its_help() -> None:

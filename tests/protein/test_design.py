@@ -102,7 +102,7 @@ def test_scores_do_not_depend_on_the_batch(network: InverseFolding, kind) -> Non
 
 
 def test_one_residue_at_a_time_is_the_chain_rule(network: InverseFolding) -> None:
-    """With as many blocks as residues the any-order score is -log p of one factorisation, done here residue by residue."""
+    """With as many blocks as residues the any-order score is -log p of one order, done here residue by residue."""
     from reed_core.noise import NoiseSource
     from reed_protein.score import SCORE_SEED
 

@@ -66,9 +66,9 @@ READ: dict[str, Expected] = {
 REFUSED = {
     # A test file of another library, with faults put in on purpose.
     "a_structure.pdb": "atom CA of residue A1 is given twice",
-    "altloc.cif": "altloc has 1 protein residues, 1 of them (A22) with N, CA and C; this model needs 2 or more",
+    "altloc.cif": "altloc has 1 protein residue, 1 of them (A22) with N, CA and C; this model needs 2 or more",
     "d256ba_.ent": "d256ba_ has no atoms, only a header",
-    "occupancy.pdb": "occupancy has 1 protein residues, 1 of them (A152) with N, CA and C; this model needs 2 or more",
+    "occupancy.pdb": "occupancy has 1 protein residue, 1 of them (A152) with N, CA and C; this model needs 2 or more",
 }
 
 

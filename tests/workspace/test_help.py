@@ -43,7 +43,7 @@ def helps(program: str, entry: str, path: Path | None = None) -> list[dict[str, 
     """What each command of a program answered to `--help`, and which heavy modules it had loaded by then."""
     environment = dict(os.environ, **({"PYTHONPATH": str(path)} if path else {}))
     command = [sys.executable, "-c", PROBE, program, entry, *HEAVY]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert answer.returncode == 0, answer.stderr
     found: list[dict[str, Any]] = json.loads(answer.stdout)
     return found

@@ -22,7 +22,7 @@ REGISTRY_HOST = re.compile("|".join(rf"\b{name}\.{end}\b" for name, end in [("py
 def files(root: Path) -> list[Path]:
     """Every file of the repository: what git tracks, and what it would track."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
     if listed.returncode:
         pytest.skip("not a git checkout: which files belong to the repository is not known")
     paths = [root / name for name in listed.stdout.split("\0") if name]

@@ -36,7 +36,7 @@ class Schedule:
         if self.decay == "constant" and self.end is not None:
             raise InputError(f"a constant weight has no end, got {self.end:g}; choose linear, cosine or stop")
         if self.decay != "constant" and (self.end is None or self.end <= peak):
-            raise InputError(f"decay '{self.decay}' needs an end after start + warmup = {peak:g} samples, got {self.end}")
+            raise InputError(f"decay '{self.decay}' needs an end after start + warmup = {peak:g}, got {self.end}")
 
     def __call__(self, n: float) -> float:
         """The weight after n samples."""

@@ -53,7 +53,7 @@ class Tap:
             name, _, index = path.partition(":")
             if name not in known:
                 near = difflib.get_close_matches(name, [key for key in known if key], n=3, cutoff=0.0)
-                raise InputError(f"no submodule '{name}' in {type(module).__name__}; near it: {', '.join(near) or 'none'}")
+                raise InputError(f"no submodule '{name}' in {type(module).__name__}; near: {', '.join(near) or 'none'}")
             if not (index or "0").isdecimal():
                 raise InputError(f"tap '{path}': expected a number after the colon, the index in a tuple")
             self._targets[path] = (known[name], int(index or 0))
@@ -74,15 +74,15 @@ class Tap:
 
     def __getitem__(self, path: str) -> Tensor:
         if path not in self._states:
-            raise InputError(f"submodule '{path}' was not run in this forward pass, or is compiled; tap one that is run")
+            raise InputError(f"submodule '{path}' was not run in this forward pass, or is compiled; tap one that runs")
         return self._states[path]
 
     def _reader(self, path: str, index: int) -> Any:
         def read(module: nn.Module, inputs: Any, output: Any) -> None:
-            several = isinstance(output, (tuple, list))
-            state = output[index] if several and index < len(output) else None if several or index else output
+            states = output if isinstance(output, (tuple, list)) else (output,)
+            state = states[index] if index < len(states) else None
             if not isinstance(state, Tensor):
-                raise InputError(f"tap '{path}' finds no tensor in a {type(output).__name__}; tap another module or index")
+                raise InputError(f"tap '{path}' finds no tensor in a {type(output).__name__}; tap another module")
             self._states[path] = state
 
         return read

@@ -24,9 +24,11 @@ def use_device(name: str, threads: int = 0) -> str:
         torch.set_num_threads(threads)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name} is unknown; expected auto, cpu, cuda, cuda:N or mps")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--device {name} cannot be used here ({reason}); try --device cpu") from error
     return name

@@ -54,7 +54,7 @@ def save_pretrained(model: nn.Module, folder: Path, half: bool = False) -> None:
     with written_aside(folder / WEIGHTS) as aside:
         save_file(state, aside)
         content = {"model": config.model_dump(mode="json"), "sha256": sha256(aside)}
-        _write_config(folder, {**content, "previous": _described(folder)})
+        _write_config(folder, {**content, "previous": _replaced(folder)})
     _write_config(folder, content)
 
 
@@ -78,13 +78,13 @@ def from_pretrained(kind: type[Model], folder: Path) -> Model:
     try:
         content = _described(folder)
         if content is None:
-            raise InputError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or train it again")
+            raise InputError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy it again")
         config = kind.Config.model_validate(content["model"])  # type: ignore[attr-defined]
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{folder / CONFIG} does not describe a {kind.__name__} ({_brief(error)}); give weights saved by this package"
+            f"{folder / CONFIG} does not describe a {kind.__name__} ({_brief(error)}); give weights saved by REED"
         ) from error
     try:
         state = load_file(folder / WEIGHTS)
@@ -92,7 +92,7 @@ def from_pretrained(kind: type[Model], folder: Path) -> Model:
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(
-            f"{folder / WEIGHTS} does not fit a {kind.__name__} ({_brief(error)}); give weights saved by this package"
+            f"{folder / WEIGHTS} does not fit a {kind.__name__} ({_brief(error)}); give weights saved by REED"
         ) from error
     return model.eval()
 
@@ -111,6 +111,14 @@ def _described(folder: Path) -> dict[str, Any] | None:
         if entry is not None and entry["sha256"] == found:
             return {"model": entry["model"], "sha256": found}
     return None
+
+
+def _replaced(folder: Path) -> dict[str, Any] | None:
+    """As `_described`, for a folder that is about to be written: files that nothing describes are no loss."""
+    try:
+        return _described(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _brief(error: Exception) -> str:

@@ -1,11 +1,11 @@
 """Randomness that belongs to samples: every draw is keyed by (seed, position of the sample), never by the batch.
 
 A `NoiseSource` serves one stream per sample and per draw: the i-th draw for a sample is keyed by (seed, position, i).
-The same sample draws the same numbers alone, in a batch, in a batch padded to another length, and on any device, because
-streams are drawn on the CPU in float64 and a draw that is longer along its first axis extends a shorter one.
+The same sample draws the same numbers alone, in a batch, in a batch padded to another length, and on any device,
+because streams are drawn on the CPU in float64 and a draw that is longer along its first axis extends a shorter one.
 
-Training times come from an additive recurrence over positions, frac(u + i / golden ratio): over seeds each is uniform on
-[0, 1), and neighbours spread over the interval (a low-discrepancy sequence, so the loss of a batch varies less).
+Training times come from an additive recurrence over positions, frac(u + i / golden ratio): over seeds each is uniform
+on [0, 1), and neighbours spread over the interval (a low-discrepancy sequence: the loss of a batch varies less).
 """
 
 from collections.abc import Sequence

@@ -32,8 +32,8 @@ class Representation:
 
     Attributes:
         z: [b, n, d], [b, n, k, d] or [b, d] (class indices without the last axis for a categorical head).
-        mask: True where z is known, with the leading axes of z: [b, n], [b, n, k] or [b]. It is taken as it is, so padding
-            has to be False. None: z is known wherever an element exists (for pairs: the first of the two).
+        mask: True where z is known, with the leading axes of z: [b, n], [b, n, k] or [b]. It is taken as it is, so
+            padding has to be False. None: z is known wherever an element exists (for pairs: the first of the two).
     """
 
     z: Tensor
@@ -97,7 +97,7 @@ class Objective(nn.Module):
             raise InputError(f"latents need different names, got {', '.join(names)}")
         for name in names:
             if not name or "." in name or hasattr(nn.ModuleDict(), name):
-                raise InputError(f"'{name}' cannot be the name of a latent (torch could not hold its projector); rename it")
+                raise InputError(f"'{name}' cannot name a latent: no torch module can have this name; choose another")
         self.process = process
         self.latents = tuple(latents)
         self.curriculum = curriculum or Curriculum()
@@ -132,7 +132,7 @@ class Objective(nn.Module):
             InputError: If alignment is on and a latent has no value, or the noise is for another number of samples.
         """
         if len(noise) != x_0.shape[0]:
-            raise InputError(f"noise for {len(noise)} samples, but a batch of {x_0.shape[0]}; give one stream per sample")
+            raise InputError(f"noise for {len(noise)} samples, a batch of {x_0.shape[0]}; give one stream per sample")
         a, b = self.curriculum.a(n), self.curriculum.b(n)
         if self.condition_dropout is not None:
             dropped = noise.uniform(()) < self.condition_dropout.probability

@@ -63,7 +63,7 @@ def structure(name: str, table: AtomTable, chains: Sequence[str] | None) -> Stru
     kept, xyz = [whole[index] for index in order], xyz[order]
     broken = [residue for residue in positions if residue.conformer.missing and residue.polymer]
     if chains is not None:
-        for chain in wanted:
+        for chain in sorted(wanted, key=rank.__getitem__):
             kept_here = [residue for residue in kept if residue.chain == chain]
             broken_here = [residue for residue in broken if residue.chain == chain]
             _check_enough(f"chain {chain} of {name}", kept_here, broken_here, 1)
@@ -190,9 +190,10 @@ def _check_enough(name: str, kept: Sequence[Residue], broken: Sequence[Residue],
             f"{name} has CA atoms only ({len(broken)} residues); CA-only input is not supported by this model: "
             "give N, CA and C of each residue, for example by rebuilding the backbone"
         )
+    count = len(kept) + len(broken)
     whole = f"{len(kept)} of them ({kept[0].id})" if kept else "none of them"
     raise InputError(
-        f"{name} has {len(kept) + len(broken)} protein residues, {whole} with N, CA and C; "
+        f"{name} has {count} protein residue{'s' * (count != 1)}, {whole} with N, CA and C; "
         f"this model needs {least} or more: give a larger or more complete structure"
     )
 

@@ -91,7 +91,6 @@ class Designer:
         """
         return list(self.designs(structure, num, temperature, steps, seed, order, designed))
 
-    @torch.no_grad()
     def designs(
         self,
         structure: Structure,
@@ -102,7 +101,7 @@ class Designer:
         order: Order = "random",
         designed: Sequence[bool] | None = None,
     ) -> Iterator[Design]:
-        """As `design`, yielding each sequence as soon as its batch is done."""
+        """As `design`, yielding each sequence as soon as its batch is done; arguments are checked at once."""
         _check(num, temperature, steps, seed)
         native = torch.from_numpy(tokens(structure.sequence)).to(self.device)
         free = torch.ones_like(native, dtype=torch.bool)
@@ -110,22 +109,27 @@ class Designer:
             free = torch.tensor(list(designed), dtype=torch.bool, device=self.device)
             if free.shape != native.shape:
                 raise InputError(f"designed has {len(free)} entries for {len(native)} residues; give one per residue")
-        encoding = self.encode(structure)
-        start = torch.where(free, MASK_TOKEN, native)
-        known = free & (native < UNKNOWN_TOKEN)
-        batch = max(1, _BATCH_RESIDUES // len(native))
-        for first in range(0, num, batch):
-            positions = range(first, min(first + batch, num))
-            rows = encoding.repeat(len(positions))
-            x = start.expand(len(positions), -1)
-            noise = NoiseSource(seed, positions)
-            drawn = unmask(self.process, self.network, x, steps, noise, rows, temperature, order).tokens
-            scores = self.score_tokens(rows, drawn, free.expand_as(drawn))
-            for row, position in enumerate(positions):
-                same = (drawn[row] == native)[known]
-                recovery = same.float().mean().item() if len(same) else None
-                sequence = letters(drawn[row].cpu().numpy())
-                yield Design(sequence, scores[row].item(), recovery, temperature, seed, position + 1)
+
+        @torch.no_grad()
+        def sample() -> Iterator[Design]:
+            encoding = self.encode(structure)
+            start = torch.where(free, MASK_TOKEN, native)
+            known = free & (native < UNKNOWN_TOKEN)
+            batch = max(1, _BATCH_RESIDUES // len(native))
+            for first in range(0, num, batch):
+                positions = range(first, min(first + batch, num))
+                rows = encoding.repeat(len(positions))
+                x = start.expand(len(positions), -1)
+                noise = NoiseSource(seed, positions)
+                drawn = unmask(self.process, self.network, x, steps, noise, rows, temperature, order).tokens
+                scores = self.score_tokens(rows, drawn, free.expand_as(drawn))
+                for row, position in enumerate(positions):
+                    same = (drawn[row] == native)[known]
+                    recovery = same.float().mean().item() if len(same) else None
+                    sequence = letters(drawn[row].cpu().numpy())
+                    yield Design(sequence, scores[row].item(), recovery, float(temperature), seed, position + 1)
+
+        return sample()
 
     def score_tokens(self, encoding: Encoding, sequences: Tensor, scored: Tensor) -> Tensor:
         """The score of a design's header: any-order, nats per residue, [b]."""

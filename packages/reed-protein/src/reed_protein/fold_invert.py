@@ -1,8 +1,12 @@
 """The `fold-invert` command: a structure file in, FASTA out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from rich.console import Console
+from rich.progress import Progress
 
 from reed_core import console
 from reed_core.errors import InputError
@@ -10,8 +14,10 @@ from reed_core.files import write_text
 from reed_core.sample.masked import Order
 
 from reed_protein.design import Designer, load
-from reed_protein.fasta import FastaRecord, format_record
+from reed_protein.fasta import FastaRecord, format_record, join_chains, safe_name
 from reed_protein.structure import Structure, read_structure
+
+_BAR_FROM = 10  # sequences
 
 
 @dataclass(frozen=True)
@@ -47,21 +53,14 @@ def run(request: Request, device: str, stream: TextIO) -> None:
     for note in structure.notes:
         console.report(f"note: {note}")
     designer = load(request.weights, device)
-    records = [_native(structure, designer, request)]
-    for design in designer.designs(
-        structure, request.num, request.temperature, request.steps, request.seed, request.order
-    ):
-        fields: dict[str, str | int | float] = {"score": f"{design.score:.4f}"}
-        if design.recovery is not None:
-            fields["recovery"] = f"{design.recovery:.4f}"
-        fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}
-        records.append(FastaRecord(structure.name, fields, _joined(structure, design.sequence, request.separator)))
-    text = "".join(format_record(record) for record in records)
-    if request.out is None:
-        stream.write(text)
-        stream.flush()
-    else:
-        write_text(request.out, text)
+    written: list[str] = []
+    for text in _records(structure, designer, request):
+        if request.out is None:
+            stream.write(text)
+            stream.flush()
+        written.append(text)
+    if request.out is not None:
+        write_text(request.out, "".join(written))
     sizes = ", ".join(f"{chain} ({structure.chain_ids.count(chain)})" for chain in structure.chains)
     place = f" -> {request.out}" if request.out else ""
     console.report(
@@ -69,16 +68,25 @@ def run(request: Request, device: str, stream: TextIO) -> None:
     )
 
 
+def _records(structure: Structure, designer: Designer, request: Request) -> Iterator[str]:
+    """FASTA, a record at a time: the native, then the designs."""
+    designs = designer.designs(structure, request.num, request.temperature, request.steps, request.seed, request.order)
+    yield format_record(_native(structure, designer, request))
+    bar = Progress(console=Console(stderr=True), transient=True, disable=request.num < _BAR_FROM)
+    with bar:
+        for design in bar.track(designs, total=request.num, description="designing"):
+            fields: dict[str, str | int | float] = {"score": design.score}
+            if design.recovery is not None:
+                fields["recovery"] = design.recovery
+            fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}
+            sequence = join_chains(design.sequence, structure.chain_ids, request.separator)
+            yield format_record(FastaRecord(safe_name(structure.name), fields, sequence))
+
+
 def _native(structure: Structure, designer: Designer, request: Request) -> FastaRecord:
     score = designer.score_native(structure)
-    fields: dict[str, str | int | float] = {} if score is None else {"score": f"{score:.4f}"}
+    fields: dict[str, str | int | float] = {} if score is None else {"score": score}
     fields |= {"chains": " ".join(structure.chains), "residues": len(structure.sequence)}
-    return FastaRecord(structure.name, fields, _joined(structure, structure.sequence, request.separator))
-
-
-def _joined(structure: Structure, sequence: str, separator: str) -> str:
-    """The sequence with its chains apart, in file order."""
-    parts = [
-        "".join(r for r, of in zip(sequence, structure.chain_ids, strict=True) if of == c) for c in structure.chains
-    ]
-    return separator.join(parts)
+    return FastaRecord(
+        safe_name(structure.name), fields, join_chains(structure.sequence, structure.chain_ids, request.separator)
+    )

@@ -6,8 +6,8 @@ environment   token level: BLOSUM62 rows of the residue and the mean row of its 
 contact       pair level: the classes of the two residues of every edge of the graph (6 x 6 physico-chemical classes), a
               categorical head on a message of the decoder.
 
-BLOSUM62: Henikoff & Henikoff 1992, doi 10.1073/pnas.89.22.10915. Classes: aliphatic AVILMC, aromatic FWY(H), polar NQST,
-positive KR, negative DE, special GP.
+BLOSUM62: Henikoff & Henikoff 1992, doi 10.1073/pnas.89.22.10915. Classes: aliphatic AVILMC, aromatic FWYH, polar
+NQST, positive KR, negative DE, special GP.
 """
 
 from functools import cache

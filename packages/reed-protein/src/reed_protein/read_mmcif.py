@@ -34,10 +34,10 @@ def atoms(source: StructureText) -> AtomTable:
         return [_text(value) for value in columns[name]] if name in columns else [""] * len(first_only)
 
     def author(auth: str, label: str, what: str) -> list[str]:
-        named, fallback = column(auth), column(label)
-        if any(not a and b for a, b in zip(named, fallback, strict=True)):
-            notes.append(f"the file has no author {what} for some atoms ({auth}): {label} is used for them")
-        return [a or b for a, b in zip(named, fallback, strict=True)]
+        if any(named := column(auth)):
+            return named
+        notes.append(f"the file has no author {what} ({auth}): {label} is used instead")
+        return column(label)
 
     chain = author("auth_asym_id", "label_asym_id", "chain ids")
     number = author("auth_seq_id", "label_seq_id", "residue numbers")

@@ -1,4 +1,4 @@
-"""A training recipe: data, network, latents and trainer in one typed configuration, as `reed-protein train` reads it."""
+"""A training recipe: data, network, latents and trainer in one typed configuration, read by `reed-protein train`."""
 
 import os
 from pathlib import Path

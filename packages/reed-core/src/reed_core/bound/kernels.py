@@ -16,7 +16,7 @@ Batch axes of a kernel's fields broadcast. A is a number, or a tensor aligned wi
 
 import math
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -90,32 +90,31 @@ class GaussianKernel:
 
     def log_prob(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
         """Log-density at x, whose batch axes broadcast with the kernel's."""
-        root = torch.linalg.cholesky(self.covariance)
-        return -0.5 * (_mahalanobis(root, x - self.mean) + _logdet(root) + x.shape[-1] * math.log(2 * math.pi))
+        white = _whitener(self.covariance)
+        return -0.5 * (_square(white, x - self.mean) + _logdet(white) + x.shape[-1] * math.log(2 * math.pi))
 
     def score(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         """The gradient of `log_prob` in x."""
-        return -torch.cholesky_solve((x - self.mean)[..., None], torch.linalg.cholesky(self.covariance))[..., 0]
+        white = _whitener(self.covariance)
+        return -_apply(white.mT, _apply(white, x - self.mean))
 
     def kl(self, other: "GaussianKernel") -> Float[Tensor, "..."]:
         """KL(self || other)."""
-        root, other_root = torch.linalg.cholesky(self.covariance), torch.linalg.cholesky(other.covariance)
-        spread = torch.linalg.solve_triangular(other_root, root, upper=False).square().sum((-2, -1))
-        distance = _mahalanobis(other_root, self.mean - other.mean)
-        return 0.5 * (spread + distance - self.mean.shape[-1] + _logdet(other_root) - _logdet(root))
+        root, white = torch.linalg.cholesky(self.covariance), _whitener(other.covariance)
+        spread = (white @ root).square().sum((-2, -1)) - self.mean.shape[-1]
+        log_ratio = _logdet(white) - 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return 0.5 * (_square(white, self.mean - other.mean) + spread + log_ratio)
 
     def hybrid(self, other: "GaussianKernel", A: Weight) -> "HybridKernel[GaussianKernel]":
         """self^{1-A} other^A / Z (THEORY Prop. 1, D5); A in [0, 1]."""
         delta = other.mean - self.mean
         a = leading(A, delta[..., 0])
         a_matrix = a[..., None, None]
-        M = a_matrix * self.covariance + (1.0 - a_matrix) * other.covariance
-        root = torch.linalg.cholesky(M)
-        mean = self.mean + (a_matrix * self.covariance @ torch.cholesky_solve(delta[..., None], root))[..., 0]
-        covariance = self.covariance @ torch.cholesky_solve(other.covariance, root)
-        logdets = [_logdet(torch.linalg.cholesky(kernel.covariance)) for kernel in (self, other)]
-        log_z = -0.5 * a * (1.0 - a) * _mahalanobis(root, delta)
-        log_z = log_z - 0.5 * (_logdet(root) - a * logdets[0] - (1.0 - a) * logdets[1])
+        white = _whitener(a_matrix * self.covariance + (1.0 - a_matrix) * other.covariance)
+        mean = self.mean + _apply(a_matrix * self.covariance @ white.mT, _apply(white, delta))
+        covariance = (self.covariance @ white.mT) @ (white @ other.covariance)
+        narrow = a * _logdet(_whitener(self.covariance)) + (1.0 - a) * _logdet(_whitener(other.covariance))
+        log_z = -0.5 * (a * (1.0 - a) * _square(white, delta) + _logdet(white) - narrow)
         return HybridKernel(GaussianKernel(mean, 0.5 * (covariance + covariance.mT)), log_z)
 
     def bhattacharyya(self, other: "GaussianKernel") -> Float[Tensor, "..."]:
@@ -127,7 +126,7 @@ class GaussianKernel:
         root = torch.linalg.cholesky(self.covariance)
         shape = torch.broadcast_shapes(self.mean.shape, root.shape[:-1])
         noise = torch.randn(shape, generator=generator, dtype=root.dtype, device=root.device)
-        return self.mean + (root @ noise[..., None])[..., 0]
+        return self.mean + _apply(root, noise)
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,22 @@ class CategoricalKernel:
         return torch.multinomial(flat, 1, generator=generator).reshape(self.log_probs.shape[:-1])
 
 
-def _mahalanobis(root: Float[Tensor, "... d d"], x: Float[Tensor, "... d"]) -> Any:
-    return torch.linalg.solve_triangular(root, x[..., None], upper=False)[..., 0].square().sum(-1)
+def _whitener(covariance: Float[Tensor, "*b d d"]) -> Float[Tensor, "*b d d"]:
+    """W with W covariance W' = I, lower triangular. Inverted once, however many means share the covariance."""
+    root = torch.linalg.cholesky(covariance)
+    eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+    return torch.linalg.solve_triangular(root, eye.expand_as(root), upper=False)
 
 
-def _logdet(root: Float[Tensor, "... d d"]) -> Any:
-    return 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+def _apply(matrix: Float[Tensor, "... i j"], x: Float[Tensor, "... j"]) -> Float[Tensor, "... i"]:
+    return torch.einsum("...ij,...j->...i", matrix, x)
+
+
+def _square(white: Float[Tensor, "... d d"], x: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+    """The squared Mahalanobis length x' covariance^-1 x."""
+    return _apply(white, x).square().sum(-1)
+
+
+def _logdet(white: Float[Tensor, "*b d d"]) -> Float[Tensor, "*b"]:
+    """The log-determinant of the covariance that `white` whitens."""
+    return -2.0 * white.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -56,7 +56,7 @@ class Interpolant:
     def __post_init__(self) -> None:
         if self.path not in ("linear", "trig") or self.prediction not in ("v", "eps", "x0"):
             raise InputError(
-                f"path '{self.path}' with prediction '{self.prediction}' is unknown; expected linear or trig, and v, eps or x0"
+                f"unknown path '{self.path}' or prediction '{self.prediction}'; choose linear or trig and v, eps or x0"
             )
         if not 0.0 <= self.t_min < self.t_max <= 1.0:
             raise InputError(f"times run over 0 <= t_min < t_max <= 1, got {self.t_min:g} and {self.t_max:g}")

@@ -1,95 +1,19 @@
-"""A cache of one representation on disk: written once, shard by shard; read by memory map, one item at a time.
+"""Reading a cache: values are views of the mapped files, so an item costs what it holds, however large its shard."""
 
-    folder/manifest.json         what the values are: encoder, data, level, dtype, and each shard's range, size, SHA-256
-    folder/000000.safetensors    values   [rows, d] (pair level: [rows, k, d])
-                                 known    [rows]    (pair level: [rows, k]), True where z is known
-                                 offsets  [items + 1]: item i of the shard owns rows offsets[i] : offsets[i + 1]
-
-Items are ragged: one row per element of x_0, a single row at global level. A shard is a function of (encoder, data,
-range of items) alone and says so in its own header, so shards can be written by different processes, in any order; an
-interrupted build keeps those that are whole and ends with the same bytes. The manifest comes last.
-"""
-
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Shaped
-from pydantic import BaseModel, ConfigDict
-from reed_core.errors import InputError
-from reed_core.files import sha256, write_text, write_with
-from reed_core.representation.encoder import Encoder, Level
-from reed_core.train.data import Batch
-from safetensors.torch import save_file
+from pydantic import ValidationError
 from torch import Tensor
 
-FORMAT, MANIFEST = 1, "manifest.json"
-Stored = Literal["float16", "float32"]
-_TYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
-
-
-class Items(Protocol):
-    """What is encoded: numbered items, without augmentation. `fingerprint` changes whenever an item does."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-
-    def batch(self, items: Sequence[int]) -> Batch:
-        """The clean data, condition and mask of some items."""
-        ...
-
-
-class Content(BaseModel):
-    """What a cache holds; every shard repeats it.
-
-    Attributes:
-        format: Version of the layout on disk.
-        encoder: Name of the encoder.
-        encoder_fingerprint: Its fingerprint.
-        data_fingerprint: The fingerprint of the encoded items.
-        level: "token", "pair" or "global".
-        dim: Width of z.
-        dtype: Type of the stored values.
-        items: Number of items.
-        shard_items: Items per shard; the last may hold fewer.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: int
-    encoder: str
-    encoder_fingerprint: str
-    data_fingerprint: str
-    level: Level
-    dim: int
-    dtype: Stored
-    items: int
-    shard_items: int
-
-
-class Shard(BaseModel):
-    """One file of a cache: items first..last (exclusive) in `rows` rows, its size in bytes and its SHA-256."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: str
-    first: int
-    last: int
-    rows: int
-    bytes: int
-    sha256: str
-
-
-class Manifest(BaseModel):
-    """The file `manifest.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    content: Content
-    shards: tuple[Shard, ...]
+from reed_core.errors import InputError
+from reed_core.files import sha256
+from reed_core.objective import Representation
+from reed_core.representation.shard import FORMAT, MANIFEST, Manifest, check_same, first_line, map_shard
 
 
 class Item(NamedTuple):
@@ -99,149 +23,166 @@ class Item(NamedTuple):
     known: Bool[Tensor, "n ..."]
 
 
-class CacheBuilder:
-    """Writes a cache: `write` every shard, in any order and from any process, then `seal`.
+def open_cache(folder: Path | str, *, encoder: str, data: str) -> "Cache":
+    """Opens a finished cache for reading: checks its manifest and the sizes of its shards, reads no value.
 
     Args:
-        folder: Where to; created.
-        encoder: The encoder.
-        data: The items.
-        dtype: "float16" or "float32".
-        shard_items: Items per shard.
-        batch_items: Items encoded at once.
+        folder: The folder.
+        encoder: The fingerprint of the encoder whose values are wanted.
+        data: The fingerprint of the items they should be of.
+
+    Raises:
+        InputError: If there is no cache, it is of another encoder or other data, or a shard is missing or cut short.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no cache in {folder} ({first_line(error)}); build it with build_cache") from error
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is no manifest of format {FORMAT} ({first_line(error)}); build the cache again"
+        ) from error
+    check_same(
+        Path(folder),
+        manifest.content,
+        manifest.content.model_copy(
+            update={"format": FORMAT, "encoder_fingerprint": encoder, "data_fingerprint": data}
+        ),
+    )
+    for shard in manifest.shards:
+        place = Path(folder) / shard.file
+        size = place.stat().st_size if place.is_file() else None
+        if size != shard.bytes:
+            state = "is missing" if size is None else f"holds {size} bytes instead of {shard.bytes}"
+            raise InputError(f"{place} {state}; remove it and build the cache again: whole shards are kept")
+    return Cache(Path(folder), manifest)
+
+
+class Cache:
+    """A cache, open for reading; made by `open_cache` or `build_cache`.
+
+    Values are views of the mapped files: only the pages that are touched are read. Writing to them changes this
+    process's copy alone. A cache may be sent to other processes: they map the files themselves.
+
+    Args:
+        folder: The folder.
+        manifest: Its manifest.
     """
 
-    def __init__(
-        self,
-        folder: Path | str,
-        encoder: Encoder,
-        data: Items,
-        *,
-        dtype: Stored = "float16",
-        shard_items: int = 4096,
-        batch_items: int = 64,
-    ) -> None:
-        if min(len(data), shard_items, batch_items) < 1:
-            raise InputError(
-                f"a cache needs at least one item, in shards and batches of at least one; got {len(data)} items, "
-                f"shard_items {shard_items}, batch_items {batch_items}"
-            )
-        self.folder, self.encoder, self.data, self.batch_items = Path(folder), encoder, data, batch_items
-        self.content = Content(
-            format=FORMAT,
-            encoder=encoder.name,
-            encoder_fingerprint=encoder.fingerprint,
-            data_fingerprint=data.fingerprint,
-            level=encoder.level,
-            dim=encoder.dim,
-            dtype=dtype,
-            items=len(data),
-            shard_items=shard_items,
-        )
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self._firsts = [shard.first for shard in manifest.shards]
+        self._open: dict[int, dict[str, Tensor]] = {}
 
-    @property
-    def shards(self) -> int:
-        """The number of shards."""
-        return -(-self.content.items // self.content.shard_items)
+    def __len__(self) -> int:
+        return self.manifest.content.items
 
-    def write(self, index: int) -> None:
-        """Writes one shard, unless it is there and whole.
+    def __getitem__(self, item: int) -> Shaped[Tensor, "... d"]:
+        """The stored z of one item, without a copy: [n, d], [n, k, d] or [d]; 0 where it is not known."""
+        values = self.item(item).values
+        return values[0] if self.manifest.content.level == "global" else values
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def item(self, item: int) -> Item:
+        """The rows of one item and where they are known, without a copy.
 
         Raises:
-            InputError: If the place is taken by a shard of another cache, or the encoder's values cannot be stored.
+            IndexError: If there is no such item.
         """
-        path = self._path(index)
-        held = _held(path)
-        if held is not None:
-            _check_same(path, held, self.content)
-            return
-        stored = [item for start in self._starts(index) for item in self._encode(start, self._range(index).stop)]
-        lengths = torch.tensor([0, *(len(item.values) for item in stored)])
-        tensors = {
-            "values": torch.cat([item.values for item in stored]),
-            "known": torch.cat([item.known for item in stored]),
-            "offsets": lengths.cumsum(0),
-        }
-        header = {"reed": self.content.model_dump_json()}  # one key: safetensors keeps no order among several
-        write_with(path, lambda aside: save_file(tensors, aside, header))
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} of a cache of {len(self)}")
+        index = bisect_right(self._firsts, item) - 1
+        if index not in self._open:
+            self._open[index] = self._map(index)
+        shard = self._open[index]
+        start, end = shard["offsets"][item - self._firsts[index] :][:2].tolist()
+        return Item(shard["values"][start:end], shard["known"][start:end])
 
-    def seal(self) -> Manifest:
-        """Hashes all shards and writes the manifest, which makes the folder a cache.
+    def gather(self, items: Sequence[int], length: int | None = None) -> Representation:
+        """The z of a batch, ready for an objective.
+
+        Args:
+            items: Item numbers.
+            length: Pad to this many rows, as x_0 is; None pads to the longest item. Global z has no such axis.
+
+        Returns:
+            z [b, n, d], [b, n, k, d] or [b, d] in the stored type, and a mask that is True where z is known.
 
         Raises:
-            InputError: If a shard is missing or not whole.
+            InputError: If an item is longer than `length`.
         """
-        paths = [self._path(index) for index in range(self.shards)]
-        missing = [path.name for path in paths if _held(path) is None]
-        if missing:
+        return self.pack([self.item(item) for item in items], length)
+
+    def pack(self, pieces: Sequence[Item], length: int | None = None) -> Representation:
+        """Pads rows of several items to one batch; see `gather`."""
+        if self.manifest.content.level == "global":
+            known = torch.cat([piece.known for piece in pieces])
+            return Representation(torch.cat([piece.values for piece in pieces]), None if bool(known.all()) else known)
+        longest = max(len(piece.values) for piece in pieces)
+        if length is not None and longest > length:
             raise InputError(
-                f"{self.folder} lacks {len(missing)} of {len(paths)} shards ({missing[0]}, ...); write them"
+                f"an item of the cache in {self.folder} has {longest} rows, more than {length}; pad to more"
             )
-        shards = []
-        for index, path in enumerate(paths):
-            _check_same(path, _held(path), self.content)
-            owned = self._range(index)
-            shards.append(
-                Shard(
-                    file=path.name,
-                    first=owned.start,
-                    last=owned.stop,
-                    rows=len(_mapped(path)["values"]),
-                    bytes=path.stat().st_size,
-                    sha256=sha256(path),
-                )
-            )
-        manifest = Manifest(content=self.content, shards=tuple(shards))
-        write_text(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        return manifest
+        shape = (len(pieces), length or longest)
+        z = pieces[0].values.new_zeros(*shape, *pieces[0].values.shape[1:])
+        mask = torch.zeros(*shape, *pieces[0].known.shape[1:], dtype=torch.bool)
+        for place, piece in enumerate(pieces):
+            z[place, : len(piece.values)] = piece.values
+            mask[place, : len(piece.known)] = piece.known
+        return Representation(z, mask)
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.safetensors"
+    def verify(self) -> None:
+        """Reads everything and compares the SHA-256 of each shard with the manifest.
 
-    def _range(self, index: int) -> range:
-        size = self.content.shard_items
-        return range(index * size, min((index + 1) * size, self.content.items))
-
-    def _starts(self, index: int) -> range:
-        owned = self._range(index)
-        return range(owned.start, owned.stop, self.batch_items)
-
-    def _encode(self, start: int, stop: int) -> list[Item]:
-        numbers = range(start, min(start + self.batch_items, stop))
-        batch = self.data.batch(numbers)
-        found = self.encoder(batch.x_0, batch.c, batch.mask)
-        leading = found.z.shape[:-1]
-        known = torch.ones(leading, dtype=torch.bool) if found.mask is None else found.mask.cpu()
-        if self.content.level == "global":
-            lengths = [1] * len(numbers)
-            z, known = found.z[:, None], known[:, None]
-        else:
-            z = found.z
-            whole = torch.full((len(numbers),), z.shape[1])
-            lengths = (whole if batch.mask is None else _lengths(batch.mask.cpu())).tolist()
-        values = torch.where(known[..., None], z.detach().cpu(), 0.0).to(getattr(torch, self.content.dtype))
-        for place, number in enumerate(numbers):
-            if not lengths[place]:
-                raise InputError(f"item {number} has no element; leave it out of the data")
-            if not bool(values[place].isfinite().all()):
+        Raises:
+            InputError: If a shard is damaged.
+        """
+        for shard in self.manifest.shards:
+            place = self.folder / shard.file
+            if not place.is_file() or sha256(place) != shard.sha256:
                 raise InputError(
-                    f"encoder {self.encoder.name} put out a value for item {number} that {self.content.dtype} cannot "
-                    "hold; store float32, or look at the encoder"
+                    f"{place} is damaged: its SHA-256 is not the manifest's; remove it and build the cache again"
                 )
-        return [Item(values[i, :n].contiguous(), known[i, :n].contiguous()) for i, n in enumerate(lengths)]
+
+    def _map(self, index: int) -> dict[str, Tensor]:
+        shard = self.manifest.shards[index]
+        place = self.folder / shard.file
+        try:
+            tensors = map_shard(place)
+            offsets = tensors["offsets"]
+            rows, ends = tensors["values"].shape[0], (int(offsets[0]), int(offsets[-1]))
+            if (rows, ends, len(offsets)) != (shard.rows, (0, rows), shard.last - shard.first + 1):
+                raise ValueError("its tables do not fit the manifest")
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"{place} is damaged ({first_line(error)}); remove it and build the cache again"
+            ) from error
+        return tensors
 
 
-def build_cache(
-    folder: Path | str,
-    encoder: Encoder,
-    data: Items,
-    *,
-    dtype: Stored = "float16",
-    shard_items: int = 4096,
-    batch_items: int = 64,
-) -> "Cache":
-    """Writes what is missing of a cache, in this process, and opens it. Arguments as of `CacheBuilder`."""
-    builder = CacheBuilder(folder, encoder, data, dtype=dtype, shard_items=shard_items, batch_items=batch_items)
-    for index in range(builder.shards):
-        builder.write(index)
-    return Cache(builder.folder, builder.seal())
+class Shuffled:
+    """A control: every item gets the z of another one, by one fixed permutation, so z says nothing about x.
+
+    The permutation is a single cycle: no item keeps its own. Where the other item has fewer rows they start again.
+
+    Args:
+        cache: The cache.
+        seed: Seeds the permutation.
+    """
+
+    def __init__(self, cache: Cache, seed: int) -> None:
+        order = torch.randperm(len(cache), generator=torch.Generator().manual_seed(seed))
+        self.cache = cache
+        self.other = torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+    def gather(self, items: Sequence[int], length: int | None = None) -> Representation:
+        """As `Cache.gather`: as many rows for each item as it has itself, of another item's values."""
+        pieces = []
+        for item in items:
+            values, known = self.cache.item(int(self.other[item]))
+            rows = torch.arange(len(self.cache.item(item).values)) % len(values)
+            pieces.append(Item(values[rows], known[rows]))
+        return self.cache.pack(pieces, length)

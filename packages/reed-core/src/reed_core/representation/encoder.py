@@ -7,20 +7,22 @@ fingerprint it was written under (`reed_core.representation.cache`).
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
+from torch import Tensor, nn
+
 from reed_core.denoiser import Tap
 from reed_core.errors import InputError
 from reed_core.latent import pool_tokens
 from reed_core.objective import Representation
-from torch import Tensor, nn
 
 Level = Literal["token", "pair", "global"]
 Inputs = Callable[[Tensor, Any, Bool[Tensor, "b n"] | None], tuple[Any, ...]]
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """A frozen function from clean data to one representation.
 
@@ -55,6 +57,27 @@ class Encoder(Protocol):
             z, with a mask that is True where it is known (None: wherever x_0 exists).
         """
         ...
+
+
+def checked(encoder: Encoder, found: Representation) -> Representation:
+    """Returns what an encoder put out, if its shape is what the encoder says.
+
+    Raises:
+        InputError: If width or rank do not fit its `dim` and `level`, or the mask does not fit z.
+    """
+    rank = {"global": 2, "token": 3, "pair": 4}[encoder.level]
+    if found.z.ndim != rank or found.z.shape[-1] != encoder.dim:
+        raise InputError(
+            f"encoder {encoder.name} put out a tensor of shape {tuple(found.z.shape)}; a {encoder.level} "
+            f"representation of width {encoder.dim} has {rank} axes, the last of {encoder.dim}: choose another tap, "
+            "level or dim"
+        )
+    if found.mask is not None and found.mask.shape != found.z.shape[:-1]:
+        raise InputError(
+            f"encoder {encoder.name} put out a mask of shape {tuple(found.mask.shape)} for a z of shape "
+            f"{tuple(found.z.shape)}; the mask has all axes of z but the last"
+        )
+    return found
 
 
 def fingerprint_module(module: nn.Module, *also: str) -> str:
@@ -126,10 +149,4 @@ class ModuleEncoder:
         z = tap[self.tap]
         if self.level == "global" and z.ndim > 2:
             z = pool_tokens(z, mask)
-        rank = {"global": 2, "token": 3, "pair": 4}[self.level]
-        if z.ndim != rank or z.shape[-1] != self.dim:
-            raise InputError(
-                f"encoder {self.name} put out a tensor of shape {tuple(z.shape)}; a {self.level} representation of "
-                f"width {self.dim} has {rank} axes, the last of {self.dim}: choose another tap, level or dim"
-            )
-        return Representation(z, mask if self.level == "token" else None)
+        return checked(self, Representation(z, mask if self.level == "token" else None))

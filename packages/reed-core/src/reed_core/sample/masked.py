@@ -2,8 +2,8 @@
 
 Going from t to s, a masked token is revealed with probability (t - s) / t. So the time at which each token is revealed
 is uniform on (0, 1) and independent of everything else: it is drawn up front, and the denoiser runs only at the steps
-at which some token is revealed. A batch costs at most min(steps, hidden tokens) evaluations. When it is revealed, a token
-is a draw of softmax(logits / temperature); it is never changed again.
+at which some token is revealed. A batch costs at most min(steps, hidden tokens) evaluations. When it is revealed, a
+token is a draw of softmax(logits / temperature); it is never changed again.
 
 `order="confidence"` reveals, at each step, as many tokens as the random order would, those with the largest probability
 of their draw first. That is a heuristic: its samples are not those of the model's distribution.

@@ -41,10 +41,11 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     for path in reversed(found):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
+        except Exception as error:  # a damaged file fails in as many ways as there are places to damage
             problem = error
     if problem is not None:
-        raise InputError(f"no checkpoint in {folder} can be read ({problem}); remove the folder to start again")
+        reason = " ".join(str(problem).split())[:200]
+        raise InputError(f"no checkpoint in {folder} can be read ({reason}); remove the folder to start again")
     return None
 
 

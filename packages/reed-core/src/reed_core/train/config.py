@@ -4,7 +4,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from reed_core.errors import InputError
 
 Config = TypeVar("Config", bound=BaseModel)
+Averaging = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(BaseModel):
@@ -33,21 +34,21 @@ class TrainConfig(BaseModel):
         log_every: Steps between lines of the log.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     samples: int = Field(ge=1)
     seed: int = 0
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup: int = Field(0, ge=0)
-    decay: float = Field(0.25, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=0, ge=0)
+    decay: float = Field(default=0.25, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Averaging, Averaging] = (0.9, 0.99)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every: int = Field(1000, ge=1)
-    evaluate_every: int = Field(0, ge=0)
-    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    evaluate_every: int = Field(default=0, ge=0)
+    log_every: int = Field(default=10, ge=1)
 
     def rate(self, n: float) -> float:
         """The learning rate after n samples: warm-up, constant, linear decay to 0."""
@@ -73,25 +74,28 @@ def read_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read configuration {path}: {error}; give a TOML, YAML or JSON file") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot read configuration {path}: {reason}; give a TOML, YAML or JSON file") from error
     try:
         values: Any = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not valid {path.suffix.lstrip('.').upper() or 'YAML'}: {error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        kind_of_file, reason = path.suffix.lstrip(".").upper() or "YAML", " ".join(str(error).split())
+        raise InputError(f"{path} is not valid {kind_of_file}: {reason}; correct the file") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings; expected a table of names and values")
     for override in overrides:
         name, equals, value = override.partition("=")
-        if not equals:
-            raise InputError(f"--set {override}: expected NAME.NAME=VALUE")
-        _assign(values, name.split("."), value)
+        names = name.split(".")
+        if not equals or not all(names):
+            raise InputError(f"--set {override}: expected NAME=VALUE or NAME.NAME=VALUE")
+        _assign(values, names, value)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()
         )
-        raise InputError(f"{path}: {problems}") from error
+        raise InputError(f"{path} {' '.join(overrides)}: {problems}; correct the settings") from error
 
 
 def _assign(values: dict[str, Any], names: list[str], text: str) -> None:

@@ -35,7 +35,7 @@ class DataSource(Protocol):
     """Training data. The same epoch number always gives the same plan, so a run can resume anywhere."""
 
     def plan(self, epoch: int) -> Sequence[Sequence[int]]:
-        """The batches of an epoch, as lists of item numbers."""
+        """The batches of an epoch, as lists of item numbers: at least one batch, and none empty."""
         ...
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:

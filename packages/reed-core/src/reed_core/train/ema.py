@@ -1,4 +1,4 @@
-"""An exponential moving average of weights, kept in float32 beside the trained ones."""
+"""An exponential moving average of weights, kept in float32 or wider beside the trained ones."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,10 @@ class Ema:
         self.decay = decay
         self._live: Sequence[Tensor] = list(module.parameters())
         self._names = [name for name, _ in module.named_parameters()]
-        self._average = [parameter.detach().float().clone() for parameter in self._live]
+        self._average = [
+            parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
+            for parameter in self._live
+        ]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -28,7 +31,10 @@ class Ema:
             step: Steps taken so far, from 1.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, [parameter.detach().float() for parameter in self._live], 1.0 - decay)
+        live = [
+            parameter.detach().to(average.dtype) for parameter, average in zip(self._live, self._average, strict=True)
+        ]
+        torch._foreach_lerp_(self._average, live, 1.0 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name."""

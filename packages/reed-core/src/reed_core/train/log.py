@@ -18,14 +18,15 @@ class RunLog:
 
     def __init__(self, path: Path, samples: int) -> None:
         self.path = path
-        if path.exists():
-            kept = [line for line in read_log(path) if line["samples"] <= samples] if samples else []
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        else:
-            write_text(path, "")
+        kept = [line for line in read_log(path) if line["samples"] <= samples] if samples and path.exists() else []
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._last = kept[-1] if kept else None
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends one line; it must hold `samples`."""
+        """Appends one line, which holds `samples`; the line that already ends the log is not written again."""
+        if line == self._last:
+            return
+        self._last = line
         try:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")

@@ -28,6 +28,8 @@ from reed_core.train.log import RunLog
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
 MAX_BAD_STEPS = 50
+_COUNTERS = ("step", "samples", "epoch", "index", "bad_steps")
+_LOGGED = frozenset(("samples", "step", "epoch", "total", "denoising", "learning_rate", "samples_per_second"))
 
 
 class Trainer:
@@ -41,6 +43,9 @@ class Trainer:
         folder: The run folder; `checkpoints/` and `log.jsonl` go there.
         evaluate: Called with the denoiser in evaluation mode, carrying the averaged weights; its figures are logged.
         device: Where to train.
+
+    Raises:
+        InputError: If a latent has the name of another figure of the log.
     """
 
     def __init__(
@@ -53,6 +58,9 @@ class Trainer:
         evaluate: Evaluate | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        for latent in objective.latents:
+            if latent.name in _LOGGED:
+                raise InputError(f"a latent cannot be named '{latent.name}', as a figure of the log is; rename it")
         self.denoiser, self.objective = denoiser.to(device), objective.to(device)
         self.data, self.config, self.folder, self.evaluate = data, config, Path(folder), evaluate
         self.device = torch.device(device)
@@ -79,7 +87,8 @@ class Trainer:
             The denoiser, in evaluation mode, with averaged weights.
 
         Raises:
-            InputError: If the folder's checkpoint does not fit, the disk is full, or the loss stays non-finite.
+            InputError: If the folder's checkpoint does not fit, the data has no batch where the run stands, the disk is
+                full, or the gradient stays non-finite.
         """
         self._resume()
         log = RunLog(self.folder / "log.jsonl", self.samples)
@@ -92,6 +101,11 @@ class Trainer:
             while self._more():
                 if planned != self.epoch:
                     planned, plan = self.epoch, self.data.plan(self.epoch)
+                    if self.index >= len(plan):
+                        raise InputError(
+                            f"epoch {self.epoch} of the data has {len(plan)} batches and the run needs number "
+                            f"{self.index + 1}; give more data, or the data the run began with"
+                        )
                 before = self.samples
                 loss = self._train_step(plan[self.index])
                 if self.index == len(plan):
@@ -193,24 +207,23 @@ class Trainer:
         state = load_latest(self.folder / "checkpoints")
         if state is None:
             return
-        if state["seed"] != self.config.seed:
-            raise InputError(
-                f"{self.folder} holds a run of seed {state['seed']}, the configuration says {self.config.seed}; "
-                "use the same seed or another folder"
-            )
         try:
+            if state["seed"] != self.config.seed:
+                raise InputError(
+                    f"{self.folder} holds a run of seed {state['seed']}, the configuration says {self.config.seed}; "
+                    "use the same seed or another folder"
+                )
             self.denoiser.load_state_dict(state["denoiser"])
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
+            for name in _COUNTERS:
+                setattr(self, name, int(state["counters"][name]))
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder} holds a run of another model ({reason}); use another folder") from error
-        for name in _COUNTERS:
-            setattr(self, name, int(state["counters"][name]))
-
-
-_COUNTERS = ("step", "samples", "epoch", "index", "bad_steps")
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

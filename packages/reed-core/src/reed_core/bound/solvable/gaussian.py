@@ -54,8 +54,7 @@ class AffineHead:
         """The kernels of steps first, first + 1, ... at x, batch [m, n]."""
         steps = slice(first - 1, first - 1 + x.shape[1])
         inputs = x if z is None else torch.cat([x, z.expand(*x.shape[:2], -1)], -1)
-        mean = torch.einsum("noi,mni->mno", self.matrix[steps], inputs) + self.offset[steps]
-        return GaussianKernel(mean, self.covariance[None, steps])
+        return GaussianKernel(_apply(self.matrix[steps], inputs) + self.offset[steps], self.covariance[None, steps])
 
 
 class GaussianModel:
@@ -216,14 +215,26 @@ class GaussianModel:
         covariance = self.signal[-1] ** 2 * self.data_covariance + self.spread[-1]
         return GaussianKernel(self.signal[-1] * self.data_mean, covariance)
 
-    def clean_given(self, z: Float[Tensor, "*b k"]) -> GaussianKernel:
-        """The kernel q(x_0 | z)."""
+    def clean(self, z: Float[Tensor, "*b k"] | None = None) -> GaussianKernel:
+        """The kernel q(x_0), or q(x_0 | z)."""
+        if z is None:
+            return GaussianKernel(self.data_mean, self.data_covariance)
         cross = self.data_covariance @ self.encoder.mT
         gain = torch.linalg.solve(self.encoder @ cross + self.encoder_noise, cross.mT).mT
         mean = self.data_mean + _apply(gain, z - self.encoder @ self.data_mean - self.encoder_offset)
-        return GaussianKernel(
-            mean, (self.data_covariance - gain @ cross.mT).reshape(*[1] * (z.ndim - 1), *gain.shape[:1] * 2)
-        )
+        return GaussianKernel(mean, (self.data_covariance - gain @ cross.mT).expand(*z.shape[:-1], -1, -1))
+
+    def noisy(self, z: Float[Tensor, "m T k"] | None = None) -> GaussianKernel:
+        """The kernels q(x_t), or q(x_t | z), of t = 1..T, batch [1, T] or [m, T]."""
+        clean, signal = self.clean(z), self.signal[1:, None]
+        mean, covariance = signal * clean.mean, signal[..., None] ** 2 * clean.covariance + self.spread[1:]
+        return GaussianKernel(mean, covariance) if z is not None else GaussianKernel(mean[None], covariance[None])
+
+    def denoised(self, x: Float[Tensor, "m T d"], z: Float[Tensor, "m T k"] | None = None) -> Float[Tensor, "m T d"]:
+        """The exact x_0-predictions E[x_0 | x_t], or E[x_0 | x_t, z], of t = 1..T."""
+        clean, noisy = self.clean(z), self.noisy(z)
+        gain = self.signal[1:, None, None] * torch.linalg.solve(noisy.covariance, clean.covariance).mT
+        return clean.mean + _apply(gain, x - noisy.mean)
 
     def information(self) -> Information:
         """Entropies from log-determinants of the covariances of (x_{t-1}, x_t, z)."""
@@ -308,7 +319,7 @@ class GaussianModel:
 
 
 def _apply(matrix: Float[Tensor, "... i j"], x: Float[Tensor, "... j"]) -> Float[Tensor, "... i"]:
-    return (matrix @ x[..., None])[..., 0]
+    return torch.einsum("...ij,...j->...i", matrix, x)
 
 
 def _law(mean: Float[Tensor, "n"], covariance: Float[Tensor, "n n"]) -> Float[Tensor, "n1 n1"]:

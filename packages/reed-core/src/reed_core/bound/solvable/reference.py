@@ -16,6 +16,7 @@ from torch.distributions import Categorical, MultivariateNormal, kl_divergence
 from torch.nn import functional as F
 
 from reed_core.bound.kernels import CategoricalKernel
+from reed_core.bound.solvable.gaussian import GaussianModel
 from reed_core.bound.solvable.model import Heads, Paths, SolvableModel
 
 
@@ -23,14 +24,16 @@ def log_prob(kernel: Any, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Log-density of a kernel at x."""
     if isinstance(kernel, CategoricalKernel):
         return Categorical(logits=kernel.log_probs).log_prob(x)
-    return MultivariateNormal(kernel.mean.new_zeros(x.shape[-1]), kernel.covariance).log_prob(x - kernel.mean)
+    centred = MultivariateNormal(kernel.mean.new_zeros(x.shape[-1]), kernel.covariance, validate_args=False)
+    return centred.log_prob(x - kernel.mean)
 
 
 def kl(left: Any, right: Any) -> Float[Tensor, "..."]:
     """KL(left || right) of two kernels of one family."""
     if isinstance(left, CategoricalKernel):
         return kl_divergence(Categorical(logits=left.log_probs), Categorical(logits=right.log_probs))
-    return kl_divergence(*(MultivariateNormal(kernel.mean, kernel.covariance) for kernel in (left, right)))
+    pair = (MultivariateNormal(kernel.mean, kernel.covariance, validate_args=False) for kernel in (left, right))
+    return kl_divergence(*pair)
 
 
 def log_normaliser(left: Any, right: Any, A: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
@@ -120,3 +123,22 @@ def head_costs(model: SolvableModel, heads: Heads, x_0: Shaped[Tensor, "..."], z
         conditional=F.pad((weight * kl(posterior, heads.conditional(late, z, first=2))).sum(0), (1, 0)),
         alignment=-(nodes.weight * log_prob(heads.alignment(nodes.x), z)).sum(0),
     )
+
+
+def head_errors(model: SolvableModel, heads: Heads) -> dict[str, Tensor]:
+    """The expected KL from each exact head to the given one: "prior" [] and the three heads [T] (THEORY D7)."""
+    nodes, exact = model.joint_nodes(), model.exact
+    pairs = {
+        "alignment": (exact.alignment(nodes.x), heads.alignment(nodes.x)),
+        "unconditional": (exact.unconditional(nodes.x), heads.unconditional(nodes.x)),
+        "conditional": (exact.conditional(nodes.x, nodes.z), heads.conditional(nodes.x, nodes.z)),
+    }
+    errors = {name: (nodes.weight * kl(true, given)).sum(0) for name, (true, given) in pairs.items()}
+    return {"prior": kl(model.marginal(), heads.prior), **errors}
+
+
+def path_kl(model: GaussianModel, heads: Heads) -> Float[Tensor, "T"]:
+    """KL(q(x_{0:T}, z) || p^(tau)(x_{0:T}, z)) for tau = 1..T, path by path: what THEORY D7 bounds its left side by."""
+    return torch.cat(
+        [model.log_forward(paths)[:, None] - log_joints(heads, paths) for paths in model.path_nodes()]
+    ).mean(0)

@@ -1,0 +1,242 @@
+"""The command line as a person meets it: through real processes, mistakes included."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_structures import helix
+from reed_core.hub import save_pretrained
+from reed_protein.fasta import read_fasta
+from reed_protein.network import InverseFolding, NetworkConfig
+from reed_protein.pdb_writer import write_pdb
+from reed_protein.structure import read_structure
+
+PROGRAM = [sys.executable, "-c", "from reed_protein.cli import main; main()"]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(3)
+    save_pretrained(InverseFolding(NetworkConfig(width=16, neighbours=8, encoder_layers=1, decoder_layers=1)), folder)
+    return folder
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    path = tmp_path / "helix.pdb"
+    write_pdb(helix(24), path)
+    return path
+
+
+def call(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+
+
+def refused(*arguments: object) -> str:
+    """Runs a command that must end with one clear line and exit code 2, and returns that line."""
+    done = call(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    return errors[0]
+
+
+def test_fasta_and_nothing_else_goes_to_standard_output(backbone: Path, weights: Path, tmp_path: Path) -> None:
+    done = call("fold-invert", backbone, "--num", 3, "--seed", 5, "--temperature", 0.7, "--weights", weights)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.fa").write_text(done.stdout)
+    native, *designs = read_fasta(tmp_path / "out.fa")
+    assert native.sequence == helix(24).sequence
+    assert [record.fields["sample"] for record in designs] == [1, 2, 3]
+    for record in designs:
+        assert list(record.fields) == ["score", "recovery", "temperature", "seed", "sample"]
+        same = np.mean([a == b for a, b in zip(record.sequence, native.sequence, strict=True)])
+        assert float(record.fields["recovery"]) == pytest.approx(same, abs=1e-4)
+        assert record.fields["temperature"] == 0.7
+        assert record.fields["seed"] == 5
+    assert re.fullmatch(r"helix: designed 24 residues, chains A \(24\); 3 sequences", done.stderr.strip())
+
+
+def test_out_holds_what_standard_output_would(backbone: Path, weights: Path, tmp_path: Path) -> None:
+    options = ("--num", 2, "--weights", weights)
+    shown = call("fold-invert", backbone, *options)
+    written = call("fold-invert", backbone, *options, "--out", tmp_path / "new" / "designs.fa")
+    assert written.stdout == ""
+    assert (tmp_path / "new" / "designs.fa").read_text() == shown.stdout
+
+
+def test_chains_are_chosen_and_parted(weights: Path, tmp_path: Path) -> None:
+    one, two = helix(15), helix(20, seed=1)
+    text = []
+    for chain, structure, shift in (("A", one, 0.0), ("B", two, 30.0)):
+        path = tmp_path / f"{chain}.pdb"
+        write_pdb(structure, path)
+        for line in path.read_text().splitlines():
+            if line.startswith("ATOM"):
+                text.append(f"{line[:21]}{chain}{line[22:30]}{float(line[30:38]) + shift:8.3f}{line[38:]}")
+    both = tmp_path / "both.pdb"
+    both.write_text("\n".join([*text, "END", ""]))
+    done = call("fold-invert", both, "--weights", weights, "--separator", ":")
+    assert done.stdout.splitlines()[1] == f"{one.sequence}:{two.sequence}"
+    only = call("fold-invert", both, "--weights", weights, "--chains", "B")
+    assert only.stdout.splitlines()[1] == two.sequence
+    line = refused("fold-invert", both, "--weights", weights, "--chains", "Z")
+    assert "Z" in line
+    assert "A" in line
+    assert "B" in line
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    whole = folder / "whole.pdb"
+    write_pdb(helix(24), whole)
+    lines = whole.read_text().splitlines()
+    atoms = [line for line in lines if line.startswith("ATOM")]
+    nucleic = {"N": "P", "CA": "C4'", "C": "C1'", "O": "O3'"}
+    files = {
+        "empty": b"",
+        "binary": bytes(range(256)) * 20,
+        "header_only": b"HEADER    HYDROLASE\nTITLE     NOTHING\nEND\n",
+        "truncated": "\n".join([*atoms[:20], atoms[20][:40]]).encode(),
+        "nan": "\n".join([*atoms[:8], f"{atoms[8][:30]}     nan{atoms[8][38:]}", *atoms[9:]]).encode(),
+        "ca_only": "\n".join(line for line in atoms if line[12:16].strip() == "CA").encode(),
+        "no_carbon": "\n".join(line for line in atoms if line[12:16].strip() != "C").encode(),
+        "dna": "\n".join(f"{line[:12]}{nucleic[line[12:16].strip()]:^4}{line[16]} DA{line[20:]}" for line in atoms).encode(),
+    }
+    paths = {"missing": folder / "missing.pdb", "folder": folder}
+    for name, content in files.items():
+        paths[name] = folder / f"{name}.pdb"
+        paths[name].write_bytes(content)
+    return paths
+
+
+BROKEN = ["missing", "folder", "empty", "binary", "header_only", "truncated", "nan", "ca_only", "no_carbon", "dna"]
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_structure_is_one_line_and_leaves_out_alone(kind: str, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kept.fa"
+    out.write_text(">kept\nAAAA\n")
+    path = broken_files(tmp_path)[kind]
+    line = refused("fold-invert", path, "--weights", weights, "--out", out)
+    assert path.stem in line
+    assert out.read_text() == ">kept\nAAAA\n"
+    assert not list(tmp_path.glob(".*part*"))
+
+
+@pytest.mark.parametrize("kind", ["absent", "cut", "flipped", "foreign", "not_json"])
+def test_bad_weights_are_one_line(kind: str, backbone: Path, weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    tensors, config = (weights / "model.safetensors").read_bytes(), (weights / "config.json").read_text()
+    if kind == "cut":
+        tensors = tensors[: len(tensors) // 2]
+    elif kind == "flipped":
+        tensors = tensors[:-9] + bytes([tensors[-9] ^ 0x40]) + tensors[-8:]
+    elif kind == "foreign":
+        config = '{"model": {"kind": "language-model"}}'
+    elif kind == "not_json":
+        config = "weights"
+    if kind != "absent":
+        (folder / "model.safetensors").write_bytes(tensors)
+        (folder / "config.json").write_text(config)
+    assert str(folder) in refused("fold-invert", backbone, "--weights", folder)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--num", "0"),
+        ("--steps", "0"),
+        ("--temperature", "-1"),
+        ("--seed", "-2"),
+        ("--separator", "A"),
+        ("--device", "abacus"),
+    ],
+)
+def test_bad_numbers_are_one_line(option: str, value: str, backbone: Path, weights: Path) -> None:
+    assert option.strip("-") in refused("fold-invert", backbone, "--weights", weights, option, value)
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_stays(backbone: Path, weights: Path, tmp_path: Path) -> None:
+    """A file size limit stands for the full disk: the write fails half-way, for real."""
+    out = tmp_path / "designs.fa"
+    out.write_text(">kept\nAAAA\n")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+
+    done = call("fold-invert", backbone, "--weights", weights, "--num", 4, "--out", out, preexec_fn=limit)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert out.read_text() == ">kept\nAAAA\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["designs.fa", "helix.pdb"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_standard_output_is_one_line(backbone: Path, weights: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [*PROGRAM, "fold-invert", str(backbone), "--weights", str(weights)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_leaves_out_alone(backbone: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "designs.fa"
+    command = [*PROGRAM, "fold-invert", str(backbone), "--weights", str(weights), "--num", "1000000", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].endswith("interrupted")
+    assert "Traceback" not in errors
+    assert not out.exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error_message(backbone: Path, weights: Path) -> None:
+    command = " ".join([sys.executable, "-c", "'from reed_protein.cli import main; main()'", "fold-invert"])
+    line = f"{command} {backbone} --weights {weights} --num 300 | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith(">helix")
+    assert "Traceback" not in done.stderr
+
+
+def test_train_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    assert "no.toml" in refused("train", tmp_path / "no.toml")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[train]\nsamples = 10\nsample = 3\n")
+    assert "train.sample" in refused("train", recipe)
+    recipe.write_text("[train\n")
+    assert "recipe.toml" in refused("train", recipe)
+    recipe.write_text("train_set = 'absent.npz'\n[train]\nsamples = 10\n")
+    assert "absent.npz" in refused("train", recipe, "--out", tmp_path / "run")
+    assert "absent.npz" in refused("evaluate", "absent.npz")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.pdb")), ids=lambda path: path.stem)
+def test_examples_are_whole_backbones(path: Path) -> None:
+    structure = read_structure(path)
+    assert "X" not in structure.sequence
+    assert structure.breaks.sum() == len(structure.chains)
+
+
+def test_examples_exist() -> None:
+    assert len(list(EXAMPLES.glob("*.pdb"))) >= 2
+    assert os.path.getsize(next(EXAMPLES.glob("*.pdb"))) > 1000
