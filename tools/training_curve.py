@@ -1,7 +1,4 @@
-"""Prints a run's curve of validation figures against steps and time, as the table of a model card.
-
-    uv run tools/training_curve.py runs/NAME
-"""
+"""Prints a run's curve of validation figures against steps and time: `uv run tools/training_curve.py runs/NAME`."""
 
 import argparse
 from pathlib import Path

@@ -106,7 +106,7 @@ def test_hooks_are_removed_when_the_network_fails(x: Tensor) -> None:
         network(x, T)
     assert hooks(network) == []
     assert tap["blocks.1"].shape == x.shape
-    with pytest.raises(InputError, match="'blocks.2' was not run"):
+    with pytest.raises(InputError, match=r"'blocks.2' was not run"):
         tap["blocks.2"]
 
 
@@ -167,7 +167,9 @@ def test_a_torch_transformer_is_read_at_any_depth(training: bool) -> None:
     first = encoder.layers[0](x)
     torch.testing.assert_close(tap["layers.0"], first)
     attended = encoder.layers[1].self_attn(first, first, first)[0]
-    torch.testing.assert_close(tap["layers.1.linear1"], encoder.layers[1].linear1(encoder.layers[1].norm1(first + attended)))
+    torch.testing.assert_close(
+        tap["layers.1.linear1"], encoder.layers[1].linear1(encoder.layers[1].norm1(first + attended))
+    )
     torch.testing.assert_close(tap["layers.2"], out)
     assert tap["layers.2.self_attn"].shape == x.shape
     assert hooks(encoder) == []

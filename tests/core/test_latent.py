@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_gradients_are_finite_differences(case: Case) -> None:
         shift[index] = step
         shift = shift.view_as(predicted)
         difference = case.head.energy(predicted + shift, z).sum() - case.head.energy(predicted - shift, z).sum()
-        assert float(slope.flatten()[index]) == pytest.approx(float(difference) / (2 * step), abs=1e-7)
+        assert float(slope.flatten()[index]) == pytest.approx(float(difference.detach()) / (2 * step), abs=1e-7)
 
 
 @every_head
@@ -211,7 +212,9 @@ def test_what_lies_in_the_padding_never_enters_the_mean() -> None:
     assert torch.equal(pooled, pool_tokens(hidden, mask))
     pooled.sum().backward()
     assert spoiled.grad is not None
-    assert torch.equal(spoiled.grad, torch.where(mask[..., None], 1.0 / mask.sum(1)[:, None, None], 0.0).expand(2, 4, 3))
+    assert torch.equal(
+        spoiled.grad, torch.where(mask[..., None], 1.0 / mask.sum(1)[:, None, None], 0.0).expand(2, 4, 3)
+    )
 
 
 def test_pooling_keeps_the_precision() -> None:
@@ -230,7 +233,7 @@ def test_a_projector_has_the_widths_its_latent_asks_for(layers: int) -> None:
     widths = [(m.in_features, m.out_features) for m in projector if isinstance(m, torch.nn.Linear)]
     assert len(widths) == layers
     assert (widths[0][0], widths[-1][1]) == (6, 4)
-    assert all(width == 9 for pair in zip(widths, widths[1:], strict=False) for width in (pair[0][1], pair[1][0]))
+    assert all(left[1] == right[0] == 9 for left, right in pairwise(widths))
     hidden = torch.randn(2, 3, 5, 6)
     torch.testing.assert_close(projector(hidden)[1, 2, 4], projector(hidden[1, 2, 4]))
     zero = projector(torch.zeros(1, 6))

@@ -68,7 +68,7 @@ def test_fasta_and_nothing_else_goes_to_standard_output(backbone: Path, weights:
         assert float(record.fields["recovery"]) == pytest.approx(same, abs=1e-4)
         assert record.fields["temperature"] == 0.7
         assert record.fields["seed"] == 5
-    assert re.fullmatch(r"helix: designed 24 residues, chains A \(24\); 3 sequences", done.stderr.strip())
+    assert re.fullmatch(r"helix: designed 24 of 24 residues, chains A \(24 of 24\); sequences: 3", done.stderr.strip())
 
 
 def test_out_holds_what_standard_output_would(backbone: Path, weights: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
         "nan": "\n".join([*atoms[:8], f"{atoms[8][:30]}     nan{atoms[8][38:]}", *atoms[9:]]).encode(),
         "ca_only": "\n".join(line for line in atoms if line[12:16].strip() == "CA").encode(),
         "no_carbon": "\n".join(line for line in atoms if line[12:16].strip() != "C").encode(),
-        "dna": "\n".join(f"{line[:12]}{nucleic[line[12:16].strip()]:^4}{line[16]} DA{line[20:]}" for line in atoms).encode(),
+        "dna": "\n".join(f"{li[:12]}{nucleic[li[12:16].strip()]:^4}{li[16]} DA{li[20:]}" for li in atoms).encode(),
     }
     paths = {"missing": folder / "missing.pdb", "folder": folder}
     for name, content in files.items():

@@ -143,7 +143,7 @@ def survival_on_grid(alpha: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
         InputError: If alpha is no probability vector.
     """
     total = float(alpha.sum())
-    if alpha.numel() == 0 or float(alpha.min()) < 0.0 or abs(total - 1.0) > _SUM_TOLERANCE:
+    if not (alpha.numel() > 0 and float(alpha.min()) >= 0.0 and abs(total - 1.0) <= _SUM_TOLERANCE):
         raise InputError(
             f"a reveal density on a grid is non-negative and sums to 1, got {alpha.numel()} steps with sum {total:g}; "
             "normalise it"

@@ -36,6 +36,12 @@ def fold_invert(
     ] = "random",
     seed: Annotated[int, typer.Option(help="Design i depends on (seed, i) alone.")] = 0,
     chains: Annotated[str | None, typer.Option(help="Chains to read, as A,B; others are not seen.")] = None,
+    design: Annotated[
+        str | None, typer.Option(help="Residues to design, as B or A10-20,H100A.")
+    ] = None,
+    fix: Annotated[str | None, typer.Option(help="Residues to keep, written alike; all others are designed.")] = None,
+    omit: Annotated[str, typer.Option(help="Amino acids never to use, as CM.")] = "",
+    bias: Annotated[str, typer.Option(help="Nats added to logits, as A:-1,P:0.5.")] = "",
     separator: Annotated[str, typer.Option(help="Between the chains of a sequence.")] = "/",
     out: Annotated[Path | None, typer.Option(help="FASTA file to write; standard output without it.")] = None,
     weights: Weights = None,
@@ -51,7 +57,9 @@ def fold_invert(
     from reed_protein.fold_invert import Request, run
 
     chosen = tuple(part.strip() for part in chains.split(",") if part.strip()) if chains is not None else None
-    request = Request(file, num, temperature, steps, order, seed, chosen, separator, out, weights)
+    request = Request(
+        file, num, temperature, steps, order, seed, chosen, design, fix, omit, bias, separator, out, weights
+    )
     run(request, use_device(device, threads), sys.stdout)
 
 
@@ -78,7 +86,7 @@ def evaluate(
 
     place = use_device(device, threads)
     chains = ChainSet.read(data_path(data))
-    found = measure(load(weights, place).network, chains, temperature, steps, seed, order)
+    found = measure(load(weights, place).network, chains, temperature, steps, seed, order, progress=True)
     typer.echo(f"chains                              {len(chains)}")
     typer.echo(
         f"designs                             1 per chain, T={temperature:g}, {steps} steps, {order} order, seed {seed}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from reed_core.errors import InputError
 from reed_core.hub import from_pretrained
@@ -73,7 +74,8 @@ class Designer:
         steps: int = 20,
         seed: int = 0,
         order: Order = "random",
-        designed: Sequence[bool] | None = None,
+        designed: Sequence[bool] | np.ndarray | None = None,
+        bias: np.ndarray | None = None,
     ) -> list[Design]:
         """Samples sequences.
 
@@ -84,12 +86,13 @@ class Designer:
             steps: Largest number of decoder evaluations of each sequence.
             seed: Design i depends on (seed, i) alone, whatever `num`.
             order: "random" (exact samples of the model) or "confidence" (most certain residues first).
-            designed: Which residues are designed; None designs all.
+            designed: Which residues are designed, [L]; None designs all. The others are seen as they are.
+            bias: Added to the logits of the twenty amino acids, [20], in nats; -inf forbids one.
 
         Raises:
-            InputError: If a number is out of range.
+            InputError: If a number is out of range, or nothing is designed.
         """
-        return list(self.designs(structure, num, temperature, steps, seed, order, designed))
+        return list(self.designs(structure, num, temperature, steps, seed, order, designed, bias))
 
     def designs(
         self,
@@ -99,16 +102,14 @@ class Designer:
         steps: int = 20,
         seed: int = 0,
         order: Order = "random",
-        designed: Sequence[bool] | None = None,
+        designed: Sequence[bool] | np.ndarray | None = None,
+        bias: np.ndarray | None = None,
     ) -> Iterator[Design]:
         """As `design`, yielding each sequence as soon as its batch is done; arguments are checked at once."""
         _check(num, temperature, steps, seed)
         native = torch.from_numpy(tokens(structure.sequence)).to(self.device)
-        free = torch.ones_like(native, dtype=torch.bool)
-        if designed is not None:
-            free = torch.tensor(list(designed), dtype=torch.bool, device=self.device)
-            if free.shape != native.shape:
-                raise InputError(f"designed has {len(free)} entries for {len(native)} residues; give one per residue")
+        free = self._designed(structure, designed)
+        added = None if bias is None else torch.as_tensor(bias, dtype=torch.float32, device=self.device)
 
         @torch.no_grad()
         def sample() -> Iterator[Design]:
@@ -121,7 +122,10 @@ class Designer:
                 rows = encoding.repeat(len(positions))
                 x = start.expand(len(positions), -1)
                 noise = NoiseSource(seed, positions)
-                drawn = unmask(self.process, self.network, x, steps, noise, rows, temperature, order).tokens
+                adjust = None if added is None else added.add
+                drawn = unmask(
+                    self.process, self.network, x, steps, noise, rows, temperature, order, adjust=adjust
+                ).tokens
                 scores = self.score_tokens(rows, drawn, free.expand_as(drawn))
                 for row, position in enumerate(positions):
                     same = (drawn[row] == native)[known]
@@ -135,12 +139,23 @@ class Designer:
         """The score of a design's header: any-order, nats per residue, [b]."""
         return any_order_nll(self.network, encoding, sequences, scored & (sequences < UNKNOWN_TOKEN))
 
-    def score_native(self, structure: Structure) -> float | None:
-        """The score of the structure's own sequence; None when no residue has a known type."""
+    def score_native(self, structure: Structure, designed: Sequence[bool] | np.ndarray | None = None) -> float | None:
+        """The score of the structure's own designed residues; None when none of them has a known type."""
         native = torch.from_numpy(tokens(structure.sequence)).to(self.device)[None]
-        if not bool((native < UNKNOWN_TOKEN).any()):
+        scored = self._designed(structure, designed)[None]
+        if not bool(((native < UNKNOWN_TOKEN) & scored).any()):
             return None
-        return self.score_tokens(self.encode(structure), native, torch.ones_like(native, dtype=torch.bool)).item()
+        return self.score_tokens(self.encode(structure), native, scored).item()
+
+    def _designed(self, structure: Structure, designed: Sequence[bool] | np.ndarray | None) -> Tensor:
+        if designed is None:
+            return torch.ones(len(structure), dtype=torch.bool, device=self.device)
+        free = torch.tensor(np.asarray(designed, dtype=bool), device=self.device)
+        if len(free) != len(structure):
+            raise InputError(f"designed has {len(free)} entries for {len(structure)} residues; give one per residue")
+        if not bool(free.any()):
+            raise InputError(f"no residue of {structure.name} is designed; choose at least one")
+        return free
 
 
 def load(weights: str | Path | None = None, device: torch.device | str = "cpu") -> Designer:

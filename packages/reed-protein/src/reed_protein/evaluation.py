@@ -12,6 +12,8 @@ import torch
 from reed_core.noise import NoiseSource
 from reed_core.process import Masked
 from reed_core.sample.masked import Order, unmask
+from rich.console import Console
+from rich.progress import track
 
 from reed_protein.backbone import Backbone
 from reed_protein.dataset import ChainSet, collate_tokens
@@ -54,6 +56,7 @@ def evaluate(
     steps: int = 20,
     seed: int = 0,
     order: Order = "random",
+    progress: bool = False,
 ) -> Evaluation:
     """Designs one sequence for every chain and scores every native.
 
@@ -64,6 +67,7 @@ def evaluate(
         steps: Of the designs.
         seed: Of the designs; chain i is keyed by (seed, i), whatever the batches.
         order: Of the designs.
+        progress: Show a progress bar on standard error.
     """
     device = next(network.parameters()).device
     process = Masked(NUM_TOKENS, MASK_TOKEN)
@@ -71,7 +75,9 @@ def evaluate(
     hits = total = 0
     nll = torch.zeros(3, dtype=torch.float64)
     designed, natural = torch.zeros(NUM_TOKENS), torch.zeros(NUM_TOKENS)
-    for items in batches([len(tokens) for tokens in chains.tokens]):
+    planned = batches([len(tokens) for tokens in chains.tokens])
+    bar = Console(stderr=True)
+    for items in track(planned, "evaluating", console=bar, transient=True, disable=not progress):
         backbone = Backbone.collate([chains.arrays[item] for item in items]).to(device)
         native = collate_tokens([chains.tokens[item] for item in items]).to(device)
         scored = backbone.mask & (native < UNKNOWN_TOKEN)

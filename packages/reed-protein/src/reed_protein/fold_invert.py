@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import Progress
-
+import numpy as np
 from reed_core import console
 from reed_core.errors import InputError
 from reed_core.files import write_text
 from reed_core.sample.masked import Order
+from rich.console import Console
+from rich.progress import Progress
 
 from reed_protein.design import Designer, load
 from reed_protein.fasta import FastaRecord, format_record, join_chains, safe_name
+from reed_protein.selection import designed_residues, letter_bias
 from reed_protein.structure import Structure, read_structure
 
 _BAR_FROM = 10  # sequences
@@ -31,6 +32,10 @@ class Request:
     order: Order
     seed: int
     chains: tuple[str, ...] | None
+    design: str | None
+    fix: str | None
+    omit: str
+    bias: str
     separator: str
     out: Path | None
     weights: Path | None
@@ -52,41 +57,45 @@ def run(request: Request, device: str, stream: TextIO) -> None:
     structure = read_structure(request.file, request.chains)
     for note in structure.notes:
         console.report(f"note: {note}")
+    designed = designed_residues(structure, request.design, request.fix)
+    bias = letter_bias(request.omit, request.bias)
     designer = load(request.weights, device)
     written: list[str] = []
-    for text in _records(structure, designer, request):
+    for text in _records(structure, designer, request, designed, bias):
         if request.out is None:
             stream.write(text)
             stream.flush()
         written.append(text)
     if request.out is not None:
         write_text(request.out, "".join(written))
-    sizes = ", ".join(f"{chain} ({structure.chain_ids.count(chain)})" for chain in structure.chains)
+    sizes = ", ".join(
+        f"{chain} ({designed[[of == chain for of in structure.chain_ids]].sum()} of {structure.chain_ids.count(chain)})"
+        for chain in structure.chains
+    )
     place = f" -> {request.out}" if request.out else ""
     console.report(
-        f"{structure.name}: designed {len(structure.sequence)} residues, chains {sizes}; {request.num} sequences{place}"
+        f"{structure.name}: designed {designed.sum()} of {len(structure)} residues, chains {sizes}; "
+        f"sequences: {request.num}{place}"
     )
 
 
-def _records(structure: Structure, designer: Designer, request: Request) -> Iterator[str]:
+def _records(
+    structure: Structure, designer: Designer, request: Request, designed: np.ndarray, bias: np.ndarray
+) -> Iterator[str]:
     """FASTA, a record at a time: the native, then the designs."""
-    designs = designer.designs(structure, request.num, request.temperature, request.steps, request.seed, request.order)
-    yield format_record(_native(structure, designer, request))
+    designs = designer.designs(
+        structure, request.num, request.temperature, request.steps, request.seed, request.order, designed, bias
+    )
+    name, chains = safe_name(structure.name), structure.chain_ids
+    score = designer.score_native(structure, designed)
+    fields: dict[str, str | int | float] = {} if score is None else {"score": score}
+    fields |= {"chains": " ".join(structure.chains), "designed": int(designed.sum()), "residues": len(structure)}
+    yield format_record(FastaRecord(name, fields, join_chains(structure.sequence, chains, request.separator)))
     bar = Progress(console=Console(stderr=True), transient=True, disable=request.num < _BAR_FROM)
     with bar:
         for design in bar.track(designs, total=request.num, description="designing"):
-            fields: dict[str, str | int | float] = {"score": design.score}
+            fields = {"score": design.score}
             if design.recovery is not None:
                 fields["recovery"] = design.recovery
             fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}
-            sequence = join_chains(design.sequence, structure.chain_ids, request.separator)
-            yield format_record(FastaRecord(safe_name(structure.name), fields, sequence))
-
-
-def _native(structure: Structure, designer: Designer, request: Request) -> FastaRecord:
-    score = designer.score_native(structure)
-    fields: dict[str, str | int | float] = {} if score is None else {"score": score}
-    fields |= {"chains": " ".join(structure.chains), "residues": len(structure.sequence)}
-    return FastaRecord(
-        safe_name(structure.name), fields, join_chains(structure.sequence, structure.chain_ids, request.separator)
-    )
+            yield format_record(FastaRecord(name, fields, join_chains(design.sequence, chains, request.separator)))

@@ -1,9 +1,9 @@
 """How probable is a sequence on a backbone? Three numbers, each in nats per residue, lower is better.
 
 any-order  the network takes no time, so it is an any-order autoregressive model: residues are revealed in a random
-           order, in blocks, each scored given the backbone and all blocks before it; with as many blocks as residues it is
-           -log p of that order's factorisation, with fewer an upper bound on it (residues of one block do not see each
-           other). Averaged over `orders`. Comparable with an autoregressive model's score.
+           order, in blocks, each scored given the backbone and all blocks before it. With as many blocks as residues it
+           is -log p of that order's factorisation; with fewer, residues of one block do not see each other. Averaged
+           over `orders`. Comparable with an autoregressive model's score.
 ELBO       E_t [1/t sum of the cross-entropy of tokens masked with probability t] (THEORY section 6): the same average
            over orders in the limit of continuous time.
 one-shot   every residue given the backbone alone. Comparable with one-shot models.

@@ -61,4 +61,4 @@ def leading(A: Float[Tensor, "..."] | float | int, like: Float[Tensor, "*shape"]
         like: What it will be multiplied with.
     """
     weight = torch.as_tensor(A, dtype=like.dtype, device=like.device)
-    return weight.reshape(*weight.shape, *([1] * (like.ndim - weight.ndim)))
+    return weight.reshape(weight.shape + (1,) * (like.ndim - weight.ndim))

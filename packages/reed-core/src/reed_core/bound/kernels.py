@@ -16,40 +16,43 @@ Batch axes of a kernel's fields broadcast. A is a number, or a tensor aligned wi
 
 import math
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reed_core.bound.hybrid import leading, power
 
 Weight = Float[Tensor, "..."] | float | int
-K = TypeVar("K", bound="Kernel")
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """A family of distributions closed under hybridisation. `other` is always of the same family."""
 
-    def log_prob(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def log_prob(self, x: Any) -> Float[Tensor, "..."]:
         """Log-density or log-probability of x, in nats."""
         ...
 
-    def kl(self: K, other: K) -> Float[Tensor, "..."]:
+    def kl(self, other: Any) -> Float[Tensor, "..."]:
         """KL(self || other), in nats."""
         ...
 
-    def hybrid(self: K, other: K, A: Weight) -> "HybridKernel[K]":
+    def hybrid(self, other: Any, A: Weight) -> "HybridKernel[Any]":
         """self^{1-A} other^A / Z: self is p_u, other is p_c, A in [0, 1]."""
         ...
 
-    def bhattacharyya(self: K, other: K) -> Float[Tensor, "..."]:
+    def bhattacharyya(self, other: Any) -> Float[Tensor, "..."]:
         """-log int sqrt(self other), >= 0."""
         ...
 
-    def sample(self, generator: torch.Generator | None = None) -> Shaped[Tensor, "..."]:
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw per batch element."""
         ...
+
+
+K = TypeVar("K", bound=Kernel)
 
 
 @dataclass(frozen=True)

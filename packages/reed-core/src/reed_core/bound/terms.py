@@ -89,7 +89,7 @@ def bound_terms(
     Raises:
         InputError: If alpha is no probability vector.
     """
-    A = survival_on_grid(alpha)[1:].reshape(*([1] * (alignment.ndim - 1)), -1)
+    A = survival_on_grid(alpha)[1:].reshape((1,) * (alignment.ndim - 1) + (-1,))
     hybrid = unconditional.hybrid(conditional, A)
     return BoundTerms(
         prior=prior,

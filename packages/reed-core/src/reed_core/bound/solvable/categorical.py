@@ -62,7 +62,7 @@ class CategoricalModel:
 
     @classmethod
     def random(cls, generator: torch.Generator, steps: int, states: int, latents: int) -> "CategoricalModel":
-        """A model with random tables, which forgets x_0 over its steps.
+        """A model with random tables, whose z says something of x_0 and whose steps forget most of it.
 
         Args:
             generator: Source of randomness.
@@ -70,7 +70,9 @@ class CategoricalModel:
             states: k.
             latents: l.
         """
-        data = _tables(generator, states * latents).reshape(states, latents)
+        told = 3.0 * torch.eye(latents, dtype=torch.float64)[torch.arange(states) % latents]
+        noise = torch.randn(states, latents, generator=generator, dtype=torch.float64)
+        data = torch.softmax(told + 0.8 * noise, -1) * _tables(generator, states)[:, None]
         rate = 2.5 / steps * (0.3 + 1.4 * torch.rand(steps, 1, 1, generator=generator, dtype=torch.float64))
         noise = _tables(generator, steps, states, states)
         stay = (-rate).exp()
@@ -176,5 +178,5 @@ class CategoricalModel:
 
 
 def _tables(generator: torch.Generator, *shape: int) -> Float[Tensor, "..."]:
-    logits = 1.2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    logits = 0.7 * torch.randn(shape, generator=generator, dtype=torch.float64)
     return torch.softmax(logits, -1)

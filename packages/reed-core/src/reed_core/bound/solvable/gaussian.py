@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import MultivariateNormal
+from torch.nn import functional as F
 
 from reed_core.bound.kernels import GaussianKernel
 from reed_core.bound.solvable.model import Heads, Information, Nodes, Paths
@@ -121,7 +122,7 @@ class GaussianModel:
         return cls(
             data_mean=_normal(generator, dim),
             data_covariance=_spd(generator, (), dim, 0.2, 2.0),
-            encoder=1.5 * _normal(generator, latent, dim) / math.sqrt(dim),
+            encoder=1.5 * F.normalize(_normal(generator, latent, dim), dim=-1),
             encoder_offset=_normal(generator, latent),
             encoder_noise=_spd(generator, (), latent, 0.3, 1.0),
             scale=scale,

@@ -9,7 +9,7 @@ probabilities, or raw moments. Laws of mixtures add, so the distribution over th
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,6 +19,7 @@ from reed_core.bound.terms import BoundTerms, bound_terms
 from reed_core.reveal import survival_on_grid
 
 
+@runtime_checkable
 class Head(Protocol):
     """A kernel for every step, as a function of its conditions."""
 
@@ -82,6 +83,7 @@ class Information:
     gain: Float[Tensor, "T"]
 
 
+@runtime_checkable
 class SolvableModel(Protocol):
     """A forward process with a latent, all of whose distributions are known."""
 
