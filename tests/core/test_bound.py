@@ -231,8 +231,8 @@ class TestImpossibleStates:
     def test_gradients_stay_finite(self) -> None:
         logits = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
         banned = torch.tensor([0.0, 0.0, FORBIDDEN], dtype=torch.float64)
-        learned = CategoricalKernel(torch.log_softmax(logits + banned, -1))
         for A in (0.0, 0.4, 1.0):
+            learned = CategoricalKernel(torch.log_softmax(logits + banned, -1))
             hybrid = learned.hybrid(self.alone, A)
             loss = expected_denoising(self.alone, learned, self.alone, A) + self.alone.kl(hybrid.kernel)
             (gradient,) = torch.autograd.grad((loss - hybrid.log_normaliser).sum(), logits)

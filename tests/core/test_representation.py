@@ -71,7 +71,7 @@ class Waves:
         z = self.scale * torch.sin(x_0.sum(-1, keepdim=True) * torch.arange(1, DIM + 1))
         assert mask is not None
         if self.level == "global":
-            return Representation(torch.where(mask[..., None], z, 0.0).sum(1))
+            return Representation(torch.where(mask[..., None], z, 0.0).sum(1), x_0[:, 0, 0] % 4 != 1)
         known = mask & (torch.arange(mask.shape[1]) % 3 != 2)
         if self.level == "token":
             return Representation(z, known)
@@ -115,8 +115,9 @@ def test_gather_pads_and_masks(tmp_path: Path, level: str) -> None:
     for place, item in enumerate(items):
         expected, rows = alone(Waves(level), item), len(cache.item(item).values)
         if level == "global":
-            assert found.mask is None
-            torch.testing.assert_close(found.z[place], expected.z[0])
+            assert found.mask is not None
+            assert found.mask.tolist() == [item % 4 != 1 for item in items]
+            torch.testing.assert_close(found.z[place], expected.z[0] * found.mask[place])
         else:
             assert found.mask is not None
             assert expected.mask is not None

@@ -154,6 +154,7 @@ class CacheBuilder:
         owned = self._range(index)
         return range(owned.start, owned.stop, self.batch_items)
 
+    @torch.no_grad()
     def _encode(self, start: int, stop: int) -> list[Item]:
         numbers = range(start, min(start + self.batch_items, stop))
         batch = self.data.batch(numbers)

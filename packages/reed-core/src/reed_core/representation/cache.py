@@ -119,8 +119,8 @@ class Cache:
     def pack(self, pieces: Sequence[Item], length: int | None = None) -> Representation:
         """Pads rows of several items to one batch; see `gather`."""
         if self.manifest.content.level == "global":
-            known = torch.cat([piece.known for piece in pieces])
-            return Representation(torch.cat([piece.values for piece in pieces]), None if bool(known.all()) else known)
+            values, known = zip(*pieces, strict=True)
+            return Representation(torch.cat(values), torch.cat(known))
         longest = max(len(piece.values) for piece in pieces)
         if length is not None and longest > length:
             raise InputError(
