@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOLERANCE = 1e-9
-PRESENT = 1e-10  # what has to be there, in nats: far above rounding (1e-14), below the least bias of 2-step models (1e-8)
+PRESENT = (
+    1e-10  # what has to be there, in nats: far above rounding (1e-14), below the least bias of 2-step models (1e-8)
+)
 STANDARD_ERRORS = 6.0
 
 

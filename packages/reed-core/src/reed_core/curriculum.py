@@ -22,10 +22,10 @@ class Schedule:
         end: Samples seen at which the decay ends; needed unless decay is "constant".
     """
 
-    start: float | int = 0.0
-    warmup: float | int = 0.0
+    start: float = 0.0
+    warmup: float = 0.0
     decay: Literal["constant", "linear", "cosine", "stop"] = "constant"
-    end: float | int | None = None
+    end: float | None = None
 
     def __post_init__(self) -> None:
         if self.decay not in ("constant", "linear", "cosine", "stop"):
@@ -38,7 +38,7 @@ class Schedule:
         if self.decay != "constant" and (self.end is None or self.end <= peak):
             raise InputError(f"decay '{self.decay}' needs an end after start + warmup = {peak:g}, got {self.end}")
 
-    def __call__(self, n: float | int) -> float:
+    def __call__(self, n: float) -> float:
         """The weight after n samples."""
         if n < self.start:
             return 0.0
@@ -65,10 +65,10 @@ class Curriculum:
     alignment: Schedule = field(default_factory=Schedule)
     denoising: Schedule = field(default_factory=Schedule)
 
-    def a(self, n: float | int) -> float:
+    def a(self, n: float) -> float:
         """The alignment weight after n samples."""
         return self.alignment(n)
 
-    def b(self, n: float | int) -> float:
+    def b(self, n: float) -> float:
         """The denoising weight after n samples."""
         return self.denoising(n)

@@ -42,7 +42,7 @@ class VonMisesFisher:
         kappa: Concentration, >= 0. It is fixed: a free kappa makes bounds incomparable (THEORY section 1).
     """
 
-    kappa: float | int = 1.0
+    kappa: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.kappa >= 0:
@@ -76,7 +76,7 @@ class Gaussian:
         sigma: Standard deviation, > 0, fixed.
     """
 
-    sigma: float | int = 1.0
+    sigma: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
@@ -129,7 +129,7 @@ class Latent:
     dim: int
     head: Head = field(default_factory=VonMisesFisher)
     level: Literal["token", "pair", "global"] = "token"
-    weight: float | int = 0.5
+    weight: float = 0.5
     reveal: RevealDensity = field(default_factory=Uniform)
     hidden: int = 256
     layers: int = 3

@@ -49,7 +49,7 @@ class ConditionDropout:
         drop: `drop(c, dropped)` returns c with the null condition where `dropped` [b] is True.
     """
 
-    probability: float | int
+    probability: float
     drop: Callable[[Any, Tensor], Any]
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Objective(nn.Module):
         c: Any = None,
         mask: Bool[Tensor, "b n"] | None = None,
         weight: Float[Tensor, "b"] | None = None,
-        n: float | int = 0.0,
+        n: float = 0.0,
     ) -> Loss:
         """The loss of one batch.
 

@@ -23,8 +23,8 @@ def repa(process: Process, latent: Latent, condition_dropout: ConditionDropout |
 def reed(
     process: Process,
     latents: Sequence[Latent],
-    denoising_warmup: float | int = 0.0,
-    alignment_end: float | int | None = None,
+    denoising_warmup: float = 0.0,
+    alignment_end: float | None = None,
     condition_dropout: ConditionDropout | None = None,
 ) -> Objective:
     """REED (arXiv 2507.08980): several latents at several depths, revealed uniformly, with a curriculum.

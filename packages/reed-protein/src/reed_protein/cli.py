@@ -36,9 +36,7 @@ def fold_invert(
     ] = "random",
     seed: Annotated[int, typer.Option(help="Design i depends on (seed, i) alone.")] = 0,
     chains: Annotated[str | None, typer.Option(help="Chains to read, as A,B; others are not seen.")] = None,
-    design: Annotated[
-        str | None, typer.Option(help="Residues to design, as B or A10-20,H100A.")
-    ] = None,
+    design: Annotated[str | None, typer.Option(help="Residues to design, as B or A10-20,H100A.")] = None,
     fix: Annotated[str | None, typer.Option(help="Residues to keep, written alike; all others are designed.")] = None,
     omit: Annotated[str, typer.Option(help="Amino acids never to use, as CM.")] = "",
     bias: Annotated[str, typer.Option(help="Nats added to logits, as A:-1,P:0.5.")] = "",

@@ -17,7 +17,7 @@ from torch import Tensor
 def mix_predictions(
     unconditional: Float[Tensor, "*shape"],
     conditional: Float[Tensor, "*shape"],
-    A: Float[Tensor, "..."] | float | int,
+    A: Float[Tensor, "..."] | float,
 ) -> Float[Tensor, "*shape"]:
     """(1 - A) e_u + A e_c, for scores, eps-, x_0- or v-predictions (THEORY D6, D16).
 
@@ -33,7 +33,7 @@ def mix_predictions(
 def mix_logits(
     unconditional: Float[Tensor, "*b k"],
     conditional: Float[Tensor, "*b k"],
-    A: Float[Tensor, "..."] | float | int,
+    A: Float[Tensor, "..."] | float,
 ) -> Float[Tensor, "*b k"]:
     """Log-probabilities of softmax((1 - A) l_u + A l_c), for token logits (THEORY section 6).
 
@@ -53,7 +53,7 @@ def power(log_p: Float[Tensor, "*shape"], exponent: Float[Tensor, "..."]) -> Flo
     return torch.where(exponent == 0, torch.zeros_like(log_p), exponent * log_p)
 
 
-def leading(A: Float[Tensor, "..."] | float | int, like: Float[Tensor, "*shape"]) -> Tensor:
+def leading(A: Float[Tensor, "..."] | float, like: Float[Tensor, "*shape"]) -> Tensor:
     """A as a tensor of the dtype, device and rank of `like`, its axes aligned with the first axes of `like`.
 
     Args:

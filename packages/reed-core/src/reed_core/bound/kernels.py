@@ -24,7 +24,7 @@ from torch import Tensor
 
 from reed_core.bound.hybrid import leading, power
 
-Weight = Float[Tensor, "..."] | float | int
+Weight = Float[Tensor, "..."] | float
 
 
 @runtime_checkable

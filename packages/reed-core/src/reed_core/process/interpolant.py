@@ -50,8 +50,8 @@ class Interpolant:
 
     path: Literal["linear", "trig"] = "linear"
     prediction: Literal["v", "eps", "x0"] = "v"
-    t_min: float | int = 1e-3
-    t_max: float | int = 1.0 - 1e-3
+    t_min: float = 1e-3
+    t_max: float = 1.0 - 1e-3
 
     def __post_init__(self) -> None:
         if self.path not in ("linear", "trig") or self.prediction not in ("v", "eps", "x0"):

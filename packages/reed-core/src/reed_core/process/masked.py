@@ -37,7 +37,7 @@ class Masked:
     num_tokens: int
     mask_token: int
     time_weight: Literal["elbo", "flat"] = "elbo"
-    t_min: float | int = 1e-3
+    t_min: float = 1e-3
 
     def __post_init__(self) -> None:
         if 0 <= self.mask_token < self.num_tokens:
@@ -95,6 +95,6 @@ class Masked:
         """All tokens masked."""
         return torch.full_like(like, self.mask_token)
 
-    def reveal_probability(self, t: float | int, s: float | int) -> float:
+    def reveal_probability(self, t: float, s: float) -> float:
         """Probability that a token masked at t > 0 is revealed by s < t: (k(s) - k(t)) / (1 - k(t)) = (t - s) / t."""
         return (t - s) / t

@@ -31,8 +31,8 @@ class ClassifierFree:
 
     denoiser: Denoiser
     null: Any
-    scale: float | int
-    interval: tuple[float | int, float | int] = (0.0, 1.0)
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, x_t: Tensor, t: Float[Tensor, "b"], c: Any = None) -> Tensor:
         """The guided prediction; where no sample is inside the interval, one evaluation."""

@@ -46,7 +46,7 @@ def unmask(
     steps: int,
     noise: NoiseSource,
     c: Any = None,
-    temperature: float | int = 1.0,
+    temperature: float = 1.0,
     order: Order = "random",
     mask: Bool[Tensor, "b n"] | None = None,
     adjust: Callable[[Float[Tensor, "b n k"]], Float[Tensor, "b n k"]] | None = None,

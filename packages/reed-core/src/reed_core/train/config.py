@@ -50,7 +50,7 @@ class TrainConfig(BaseModel):
     evaluate_every: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, ge=1)
 
-    def rate(self, n: float | int) -> float:
+    def rate(self, n: float) -> float:
         """The learning rate after n samples: warm-up, constant, linear decay to 0."""
         factor = min(1.0, (n + 1) / self.warmup) if self.warmup else 1.0
         tail = self.samples * self.decay

@@ -14,7 +14,7 @@ class Ema:
         decay: Largest decay per step; early on (1 + step) / (10 + step) is used instead, when smaller.
     """
 
-    def __init__(self, module: nn.Module, decay: float | int) -> None:
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self._live: Sequence[Tensor] = list(module.parameters())
         self._names = [name for name, _ in module.named_parameters()]

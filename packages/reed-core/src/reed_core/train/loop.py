@@ -180,7 +180,7 @@ class Trainer:
         self.ema.swap()
         return figures
 
-    def _describe(self, loss: Loss) -> dict[str, float | int]:
+    def _describe(self, loss: Loss) -> dict[str, float]:
         parts = {name: value.mean().item() for name, value in loss.alignment.items()}
         return {
             "samples": self.samples,
