@@ -1,4 +1,4 @@
-"""The run-time type checker of the tests: beartype, with an int accepted where a float is asked, as type checkers do."""
+"""The run-time type checker of the tests: beartype, with an int accepted where a float is asked, as mypy does."""
 
 from beartype import BeartypeConf, beartype
 

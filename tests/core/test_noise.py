@@ -68,6 +68,14 @@ def test_draws_have_their_distribution_within_a_sample_and_across_samples(kind: 
     assert distance_to(CDF[kind], seeds) < 1.95
 
 
+def test_uniform_draws_are_finer_than_float32() -> None:
+    """53 random bits: a normal draw made of 24 would never lie beyond 5.3."""
+    drawn = NoiseSource(0, [0]).uniform((1000,))
+    assert drawn.dtype == torch.float64
+    coarse = (drawn * 2**24).frac() == 0
+    assert not coarse.any()
+
+
 def test_normal_draws_have_the_moments_of_a_normal() -> None:
     x = NoiseSource(3, range(2000)).normal((20,)).double().flatten()
     root = math.sqrt(len(x))
@@ -96,6 +104,8 @@ def test_times_of_neighbours_spread_over_the_interval(first: int, count: int) ->
     times = NoiseSource(4, range(first, first + count)).times()
     assert times.dtype == torch.float32
     assert 0 <= float(times.min()) <= float(times.max()) < 1
+    steps = times.double().diff() % 1.0
+    torch.testing.assert_close(steps, torch.full_like(steps, 1 / GOLDEN_RATIO), atol=1e-6, rtol=0)
     edges = times.double().sort().values
     gaps = torch.cat([edges.diff(), (edges[0] + 1 - edges[-1])[None]])
     assert float(gaps.max()) <= GOLDEN_RATIO**2 / count + 1e-6

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from reed_core.files import sha256
+from reed_core.train.config import read_config
 from reed_protein.backbone import Backbone, residue_arrays
 from reed_protein.dataset import ChainSet
 from reed_protein.design import BUNDLED, Designer, load
 from reed_protein.evaluation import evaluate
 from reed_protein.network import MASK_TOKEN
+from reed_protein.recipe import Recipe
 from reed_protein.residues import tokens
 from reed_protein.structure import Structure, read_structure
 
@@ -33,6 +35,12 @@ def test_they_are_small_and_whole() -> None:
     weights = BUNDLED / "model.safetensors"
     assert weights.stat().st_size <= 16_000_000
     assert json.loads((BUNDLED / "config.json").read_text())["sha256"] == sha256(weights)
+
+
+def test_their_recipe_describes_them() -> None:
+    recipe = read_config(Recipe, BUNDLED.parents[1] / "recipes" / f"{BUNDLED.name}.toml")
+    assert json.loads((BUNDLED / "config.json").read_text())["model"] == recipe.network.model_dump(mode="json")
+    assert len({item.tap for item in recipe.latents}) >= 2
 
 
 def test_designs_resemble_the_native_far_beyond_chance(designer: Designer, structures: list[Structure]) -> None:

@@ -5,6 +5,7 @@
 * `joint`: log p^(tau)(x_{0:T}, z) for every reveal time, and its average over tau.
 * `terms`: the terms of the bound on a grid of steps, and the estimator that keeps z with probability A_t.
 * `divergence`: inequalities: the normaliser's bounds, the KL and TV bounds, what revealing costs and saves.
+* `solvable`: models whose every distribution is known, and slow references, to measure all of this against.
 
 Import from those modules. Steps t = 1..T lie on the last axis, at index t - 1; everything is in nats.
 """

@@ -1,8 +1,7 @@
 """Reverse-kernel families p(x_{t-1} | x_t, ...): what the bound asks of a distribution, for Gaussian and categorical.
 
 The hybrid of an unconditional p_u and a conditional p_c (THEORY section 1, Prop. 1) is p~ = p_u^{1-A} p_c^A / Z.
-For Gaussians, with delta = mu_c - mu_u and M = A S_u + (1-A) S_c (the order is right: M^-1 is what p_u^{1-A} p_c^A
-leaves of delta once x is integrated out),
+For Gaussians, with delta = mu_c - mu_u and M = A S_u + (1-A) S_c (the weights are swapped: A goes with S_u),
 
     p~ = N(mu_u + A S_u M^-1 delta,  S_u M^-1 S_c)
     -log Z = A(1-A)/2 delta' M^-1 delta + 1/2 (log|M| - A log|S_u| - (1-A) log|S_c|)
