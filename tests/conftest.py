@@ -1,11 +1,15 @@
 """What tests of several packages share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# A shell starts its background jobs with Ctrl-C ignored, and children inherit that: programs under test would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -205,12 +205,15 @@ def test_ctrl_c_ends_with_130_and_leaves_out_alone(weights: Path, tmp_path: Path
     broken.write_text("".join(line for line in lines if line[22:26].strip() != "12"))
     out = tmp_path / "designs.fa"
     command = [*PROGRAM, "fold-invert", str(broken), "--weights", str(weights), "--num", "1000000", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("note: "), "the note on the chain break says that it has begun"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("note: "), "the note on the chain break says that it has begun"
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1].endswith("interrupted")
     assert "Traceback" not in errors
