@@ -11,7 +11,7 @@ Prints a table and draws a picture:
     strays    share of samples (Heun, averaged weights) more than three widths away from every centre; 1.1 % of the data
     distance  energy distance between samples and held-out data; coarse: it hardly sees the small rings
 
-    python examples/mixture_2d.py --out mixture_2d.png        (pip install reed-core[plot])
+    python examples/mixture_2d.py --out mixture_2d.png        (needs matplotlib)
 """
 
 import math
@@ -243,7 +243,7 @@ def draw(curves: dict[str, list[Curve]], marks: Sequence[int], out: Path) -> Non
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("matplotlib is not installed; pip install reed-core[plot]") from error
+        raise InputError("matplotlib is not installed; pip install matplotlib") from error
     colours, mixture = dict(zip(ARMS, ("#7a7a7a", "#d98200", "#0a5fb4"), strict=True)), Mixture()
     figure = Figure(figsize=(11, 6.9), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
