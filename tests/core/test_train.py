@@ -300,8 +300,17 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def flip(path: Path) -> None:
+    """One bit of a weight: torch itself reads such a file without complaint."""
+    data = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["denoiser"]["encoder.layers.0.linear1.weight"]
+    data[data.index(weights.numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    assert not torch.equal(torch.load(path, weights_only=True)["denoiser"]["encoder.layers.0.linear1.weight"], weights)
+
+
 @pytest.mark.parametrize(
-    "damage", [cut, lambda path: os.truncate(path, 0), lambda path: path.write_bytes(b"junk" * 99)]
+    "damage", [cut, flip, lambda path: os.truncate(path, 0), lambda path: path.write_bytes(b"junk" * 99)]
 )
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, damage: Callable[[Path], None], whole: Callable[[str], Ended]
@@ -516,6 +525,19 @@ def test_the_update_is_that_of_a_slow_loop(tmp_path: Path) -> None:
     for (name, value), v in zip(average.items(), second, strict=False):
         steady = v.sqrt() > 1e-6
         torch.testing.assert_close(run.averaged[name][steady], value[steady], atol=1e-6, rtol=1e-4)
+
+
+def test_bf16_is_for_the_network_alone(tmp_path: Path) -> None:
+    """Its matrices under autocast; weights, gradients, losses and heads in float32."""
+    trainer = SETUPS["bf16"].trainer(tmp_path)
+    seen: list[torch.dtype] = []
+    trainer.denoiser.out.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    batch = trainer.data.batch(range(4), NoiseSource(0, range(4)))
+    loss = trainer._loss(batch, NoiseSource(0, range(4)))
+    loss.total.backward()
+    assert seen == [torch.bfloat16]
+    assert {loss.total.dtype, loss.denoising.dtype, loss.alignment["token"].dtype} == {torch.float32}
+    assert all(p.dtype == torch.float32 == p.grad.dtype for p in trainer.parameters if p.grad is not None)
 
 
 def test_training_learns(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
-"""Checkpoints of a run: written aside and renamed, the last two kept, read with `weights_only=True`."""
+"""Checkpoints of a run: written aside and renamed, the last two kept, read with `weights_only=True`.
 
+torch does not look at the checksums in its archives, so they are looked at here: a flipped bit is not a weight.
+"""
+
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,10 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     problem: Exception | None = None
     for path in reversed(found):
         try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise InputError(f"{path} is damaged at {damaged}")
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in as many ways as there are places to damage
             problem = error
