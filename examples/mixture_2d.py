@@ -29,9 +29,9 @@ from jaxtyping import Float
 from reed_core import console, presets
 from reed_core.errors import InputError
 from reed_core.files import write_with
-from reed_core.latent import Latent
+from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource
-from reed_core.objective import Objective, Representation
+from reed_core.objective import Objective
 from reed_core.process import Interpolant
 from reed_core.representation import ModuleEncoder
 from reed_core.sample import integrate

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from reed_core.errors import InputError
-from reed_core.latent import Categorical, Gaussian, Head, Latent, VonMisesFisher, pool_tokens
+from reed_core.head import Categorical, Gaussian, Head, VonMisesFisher
+from reed_core.latent import Latent, pool_tokens
 from reed_core.projector import Projector
 from torch import Tensor
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from reed_core.curriculum import Curriculum, Schedule
 from reed_core.errors import InputError
-from reed_core.latent import Categorical, Gaussian, Latent, VonMisesFisher
+from reed_core.head import Categorical, Gaussian, VonMisesFisher
+from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource
-from reed_core.objective import ConditionDropout, Loss, Objective, Representation
+from reed_core.objective import ConditionDropout, Loss, Objective
 from reed_core.process import Interpolant, Masked, Process
 from reed_core.reveal import PointMass, RevealDensity, Uniform
 from torch import Tensor, nn

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from reed_core import presets
-from reed_core.latent import Categorical, Latent, VonMisesFisher
+from reed_core.head import Categorical, VonMisesFisher
+from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource
-from reed_core.objective import ConditionDropout, Objective, Representation
+from reed_core.objective import ConditionDropout, Objective
 from reed_core.process import Interpolant, Masked, Process
 from reed_core.reveal import PointMass, Uniform
 from torch import Tensor, nn

@@ -12,9 +12,8 @@ import pytest
 import torch
 from reed_core import files, presets
 from reed_core.errors import InputError
-from reed_core.latent import Latent
+from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource
-from reed_core.objective import Representation
 from reed_core.process import Interpolant
 from reed_core.representation import (
     Cache,

@@ -21,9 +21,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from reed_core.curriculum import Curriculum, Schedule
 from reed_core.errors import InputError
-from reed_core.latent import Categorical, Latent
+from reed_core.head import Categorical
+from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource, mix_seed
-from reed_core.objective import ConditionDropout, Objective, Representation
+from reed_core.objective import ConditionDropout, Objective
 from reed_core.process import Interpolant, Masked, Process
 from reed_core.reveal import PointMass
 from reed_core.train import Batch, DataSource, TrainConfig, Trainer

@@ -1,109 +1,48 @@
-"""A latent: one representation z of x_0, the likelihood that scores it, and where a denoiser is asked about it.
+"""A latent: one representation z of x_0, the likelihood that scores it, and where a denoiser is asked about it or told.
 
-Heads are likelihoods (THEORY section 3, D11). `energy` is what training minimises; `energy + log_normaliser` is
--log p(z | h) in nats:
-    vMF          energy = -kappa cos(h, z),            log_normaliser = -log C_d(kappa)
-    Gaussian     energy = |h - z|^2 / (2 sigma^2),     log_normaliser = d/2 log(2 pi sigma^2)
-    categorical  energy = -log softmax(h)[z],          log_normaliser = 0
-    log C_d(kappa) = (d/2 - 1) log kappa - d/2 log 2 pi - log I_{d/2-1}(kappa)
+Implicit injection: the denoiser is only asked (p_u = p_c), so the reveal density alpha(t) alone matters. Explicit: the
+denoiser sees z with probability A(t) (THEORY D14), through an adapter (`reed_core.inject`) or as it takes z itself.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
 from reed_core.errors import InputError
-from reed_core.reveal import RevealDensity, Uniform
-
-
-@runtime_checkable
-class Head(Protocol):
-    """A likelihood of z given a projected hidden state."""
-
-    def energy(self, predicted: Float[Tensor, "... d"], z: Tensor) -> Float[Tensor, "..."]:
-        """The part of -log p(z | h) that depends on the prediction."""
-        ...
-
-    def log_normaliser(self, dim: int) -> float:
-        """The constant of -log p(z | h), in nats."""
-        ...
+from reed_core.head import Head, VonMisesFisher
+from reed_core.reveal import PointMass, RevealDensity, Uniform
 
 
 @dataclass(frozen=True)
-class VonMisesFisher:
-    """Directions on the unit sphere; the usual cosine alignment. z is normalised here.
+class Representation:
+    """The value of one latent for a batch.
 
     Attributes:
-        kappa: Concentration, >= 0. It is fixed: a free kappa makes bounds incomparable (THEORY section 1).
+        z: [b, n, d], [b, n, k, d] or [b, d] (class indices without the last axis for a categorical head).
+        mask: True where z is known, with the leading axes of z: [b, n], [b, n, k] or [b]. It is taken as it is, so
+            padding has to be False. None: z is known wherever an element exists (for pairs: the first of the two).
     """
 
-    kappa: float = 1.0
+    z: Tensor
+    mask: Bool[Tensor, "b ..."] | None = None
 
-    def __post_init__(self) -> None:
-        if not self.kappa >= 0:
-            raise InputError(f"a concentration kappa is not negative, got {self.kappa:g}")
 
-    def energy(self, predicted: Float[Tensor, "... d"], z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """-kappa times the cosine of prediction and z, computed in float32 or wider."""
-        dtype = torch.promote_types(predicted.dtype, torch.float32)
-        unit_h, unit_z = F.normalize(predicted.to(dtype), dim=-1), F.normalize(z.to(dtype), dim=-1)
-        return -self.kappa * (unit_h * unit_z).sum(-1)
-
-    def log_normaliser(self, dim: int) -> float:
-        """-log C_d(kappa); at kappa = 0 the log-area of the sphere."""
-        order = dim / 2 - 1
-        if self.kappa == 0:
-            return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
-        # The series of the Bessel function (DLMF 10.25.2); its largest term lies below kappa / 2.
-        terms = torch.arange(int(2 * self.kappa) + 200, dtype=torch.float64)
-        log_half = math.log(self.kappa / 2)
-        log_bessel = torch.logsumexp(
-            (2 * terms + order) * log_half - torch.lgamma(terms + 1) - torch.lgamma(terms + order + 1), dim=0
-        ).item()
-        return -(order * math.log(self.kappa) - dim / 2 * math.log(2 * math.pi) - log_bessel)
+Representations = Mapping[str, Representation]
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """Vectors with isotropic noise; mean-square alignment.
+class Revealed(Representation):
+    """What a denoiser is told of one latent.
 
     Attributes:
-        sigma: Standard deviation, > 0, fixed.
+        shown: True for the samples that see z, [b]; the others see a null token in its place. None shows all.
     """
 
-    sigma: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise InputError(f"a standard deviation sigma is positive, got {self.sigma:g}")
-
-    def energy(self, predicted: Float[Tensor, "... d"], z: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
-        """Squared distance over 2 sigma^2, summed over the last axis, in float32 or wider."""
-        dtype = torch.promote_types(predicted.dtype, torch.float32)
-        return (predicted.to(dtype) - z.to(dtype)).square().sum(-1) / (2 * self.sigma**2)
-
-    def log_normaliser(self, dim: int) -> float:
-        """d/2 log(2 pi sigma^2)."""
-        return 0.5 * dim * math.log(2 * math.pi * self.sigma**2)
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """Classes; the prediction holds logits and z class indices. An index of -1 says "unknown" and costs nothing."""
-
-    def energy(self, predicted: Float[Tensor, "*n k"], z: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """Cross-entropy in nats, in float32 or wider."""
-        logits = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-        return F.cross_entropy(logits.flatten(0, -2), z.flatten(), reduction="none", ignore_index=-1).view(z.shape)
-
-    def log_normaliser(self, dim: int) -> float:
-        """0: the softmax is normalised."""
-        return 0.0
+    shown: Bool[Tensor, "b"] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +51,9 @@ class Latent:
 
     Attributes:
         name: A short name; the key of its z, its loss and its projector.
-        tap: Path of the module of the denoiser whose output is read, as in `named_modules` ("blocks.7").
-        tap_dim: Width of that output.
+        tap: Path of the module of the denoiser whose output is read, as in `named_modules` ("blocks.7"). None reads
+            nothing: the head is p(z), or p(z | given), which is what a latent revealed at t = 1 needs.
+        tap_dim: Width of that output; 0 without a tap.
         dim: Width of z (number of classes for a categorical head).
         head: The likelihood.
         level: "token" (z: [b, n, d]), "pair" (z: [b, n, k, d] on neighbours) or "global" (z: [b, d]).
@@ -121,10 +61,13 @@ class Latent:
         reveal: The reveal-time density alpha(t).
         hidden: Width of the projector's hidden layers.
         layers: Number of linear layers of the projector.
+        injection: "implicit" or "explicit".
+        given: Names of other latents that the head sees when they are revealed: p(z | x_t, given). Each is global or
+            of the same level as this one.
     """
 
     name: str
-    tap: str
+    tap: str | None
     tap_dim: int
     dim: int
     head: Head = field(default_factory=VonMisesFisher)
@@ -133,6 +76,20 @@ class Latent:
     reveal: RevealDensity = field(default_factory=Uniform)
     hidden: int = 256
     layers: int = 3
+    injection: Literal["implicit", "explicit"] = "implicit"
+    given: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.injection not in ("implicit", "explicit") or self.level not in ("token", "pair", "global"):
+            raise InputError(
+                f"latent '{self.name}': injection '{self.injection}', level '{self.level}'; expected implicit or "
+                "explicit, and token, pair or global"
+            )
+        if self.tap is None and not (isinstance(self.reveal, PointMass) and self.reveal.at == 1.0):
+            raise InputError(
+                f"latent '{self.name}' reads no tap, so its head does not depend on x_t; reveal it at t = 1 "
+                "(PointMass(1.0)), where that is exact, or give a tap"
+            )
 
 
 def pool_tokens(hidden: Float[Tensor, "b *n d"], mask: Shaped[Tensor, "b *n"] | None) -> Float[Tensor, "b d"]:

@@ -7,7 +7,7 @@ is alpha_l whatever the process samples. A point mass has no density: it draws i
 own. Here injection is implicit (p_u = p_c), so only alpha matters, not A.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,26 +18,10 @@ from torch import Tensor, nn
 from reed_core.curriculum import Curriculum
 from reed_core.denoiser import Tap
 from reed_core.errors import InputError
-from reed_core.latent import Latent, pool_tokens
+from reed_core.latent import Latent, Representation, Representations, pool_tokens
 from reed_core.noise import NoiseSource
 from reed_core.process.base import Process, masked_mean
 from reed_core.projector import Projector
-
-Representations = Mapping[str, "Representation"]
-
-
-@dataclass(frozen=True)
-class Representation:
-    """The value of one latent for a batch.
-
-    Attributes:
-        z: [b, n, d], [b, n, k, d] or [b, d] (class indices without the last axis for a categorical head).
-        mask: True where z is known, with the leading axes of z: [b, n], [b, n, k] or [b]. It is taken as it is, so
-            padding has to be False. None: z is known wherever an element exists (for pairs: the first of the two).
-    """
-
-    z: Tensor
-    mask: Bool[Tensor, "b ..."] | None = None
 
 
 @dataclass(frozen=True)

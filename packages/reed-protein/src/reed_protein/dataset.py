@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from reed_core.errors import InputError
+from reed_core.latent import Representations
 from reed_core.noise import NoiseSource, mix_seed
-from reed_core.objective import Representations
 from reed_core.train import Batch
 from torch import Tensor
 

@@ -15,8 +15,8 @@ from functools import cache
 import torch
 from jaxtyping import Int
 from reed_core.errors import InputError
-from reed_core.latent import Categorical, Latent, VonMisesFisher
-from reed_core.objective import Representation, Representations
+from reed_core.head import Categorical, VonMisesFisher
+from reed_core.latent import Latent, Representation, Representations
 from torch import Tensor
 
 from reed_protein.backbone import Backbone

@@ -1,6 +1,10 @@
-"""What every process must know: how to draw a time, corrupt, score a prediction, and weigh it in the bound."""
+"""What every process must know: to draw a time, corrupt, score a prediction, step back, and count nats for the bound.
 
-from dataclasses import dataclass
+x is one tensor, or a mapping of fields (`reed_core.state`). Time runs over [t_min, t_max] within [0, 1].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -8,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from reed_core.noise import NoiseSource
+from reed_core.state import State
 
 
 @dataclass(frozen=True)
@@ -15,46 +20,105 @@ class Corrupted:
     """A clean batch, its corruption at time t, and what a denoiser is asked to say about it.
 
     Attributes:
-        x_0: Clean data, [b, n, ...] (or [b, ...] without a mask).
-        x_t: Corrupted data, the same shape.
+        x_0: Clean data, [b, n, ...] (or [b, ...] without a mask); a mapping for a product of processes.
+        x_t: Corrupted data, of the form of x_0.
         t: Diffusion time of each sample, [b], in [0, 1].
         target: What the denoiser should predict; its meaning belongs to the process.
-        mask: True where an element exists, [b, n], or None when all do.
-        scored: True where the loss is taken, [b, n], or None when everywhere in `mask`.
+        mask: True where an element exists, with leading axes of x_0 ([b, n], [b, n, n]), or None when all do.
+        scored: True where the loss is taken, or None when everywhere in `mask`.
+        parts: The corruption of every field, for a product of processes.
     """
 
-    x_0: Tensor
-    x_t: Tensor
+    x_0: State
+    x_t: State
     t: Float[Tensor, "b"]
-    target: Tensor
-    mask: Bool[Tensor, "b n"] | None = None
-    scored: Bool[Tensor, "b n"] | None = None
+    target: State
+    mask: State = None
+    scored: Bool[Tensor, "b ..."] | None = None
+    parts: "Mapping[str, Corrupted]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HybridNats:
+    """The two parts of what a hybrid p~ costs at t (THEORY Prop. 1).
+
+    `denoising - log_normaliser` is (1-A) nats(p_u) + A nats(p_c) (THEORY D14).
+
+    Attributes:
+        denoising: KL(q || p~), per unit of time, [b].
+        log_normaliser: log Z <= 0, per unit of time, [b].
+    """
+
+    denoising: Float[Tensor, "b"]
+    log_normaliser: Float[Tensor, "b"]
 
 
 @runtime_checkable
 class Process(Protocol):
     """A forward process. All tensors are batched; padding (mask False) never enters a loss."""
 
-    def sample_time(self, noise: NoiseSource) -> Float[Tensor, "b"]:
-        """Draws a training time for each sample."""
+    @property
+    def t_min(self) -> float:
+        """Smallest time of training and sampling."""
         ...
 
-    def corrupt(
-        self, x_0: Tensor, t: Float[Tensor, "b"], noise: NoiseSource, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Corrupted:
+    @property
+    def t_max(self) -> float:
+        """Largest time of training and sampling."""
+        ...
+
+    def sample_time(self, noise: NoiseSource) -> Float[Tensor, "b"]:
+        """Draws a training time for each sample, uniform on [t_min, t_max)."""
+        ...
+
+    def corrupt(self, x_0: State, t: Float[Tensor, "b"], noise: NoiseSource, mask: State = None) -> Corrupted:
         """Draws x_t given x_0."""
         ...
 
-    def loss(self, prediction: Tensor, corrupted: Corrupted) -> Float[Tensor, "b"]:
+    def loss(self, prediction: State, corrupted: Corrupted) -> Float[Tensor, "b"]:
         """The training loss of each sample, averaged over its own elements."""
         ...
 
-    def elbo_weight(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """The factor that turns the unweighted error at t into nats of the variational bound."""
+    def prior(self, like: State, noise: NoiseSource) -> State:
+        """Draws x at t = 1, of the shape and dtype of `like`."""
         ...
 
-    def prior(self, like: Tensor, noise: NoiseSource) -> Tensor:
-        """Draws x at t = 1, of the shape and dtype of `like`."""
+    def step(
+        self,
+        prediction: State,
+        x_t: State,
+        t: Float[Tensor, "b"],
+        s: Float[Tensor, "b"],
+        noise: NoiseSource,
+        mask: State = None,
+    ) -> State:
+        """One draw of the reverse kernel p(x_s | x_t), s < t, that the prediction implies; s = 0 gives data."""
+        ...
+
+
+@runtime_checkable
+class BoundedProcess(Process, Protocol):
+    """A process whose variational bound can be evaluated. Everything is summed over a sample's elements, in nats.
+
+    The bound of one sample is prior_nats + int_{t_min}^{t_max} nats dt + reconstruction_nats (continuous time).
+    """
+
+    def prior_nats(self, x_0: State, mask: State = None) -> Float[Tensor, "b"]:
+        """KL(q(x_{t_max} | x_0) || p(x_{t_max}))."""
+        ...
+
+    def nats(self, prediction: State, corrupted: Corrupted) -> Float[Tensor, "b"]:
+        """What the prediction at t costs per unit of time: the limit of KL(q(x_s|x_t,x_0) || p(x_s|x_t)) / (t - s)."""
+        ...
+
+    def hybrid_nats(
+        self, unconditional: State, conditional: State, A: Float[Tensor, "b"], corrupted: Corrupted
+    ) -> HybridNats:
+        """The same for p~ = p_u^{1-A} p_c^A / Z, split into KL(q || p~) and log Z."""
+        ...
+
+    def reconstruction_nats(self, prediction: State, corrupted: Corrupted) -> Float[Tensor, "b"]:
+        """The cost -log p(x_0 | x_t) at t = t_min."""
         ...
 
 

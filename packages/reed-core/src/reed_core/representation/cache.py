@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reed_core.errors import InputError
 from reed_core.files import sha256
-from reed_core.objective import Representation
+from reed_core.latent import Representation
 from reed_core.representation.shard import FORMAT, MANIFEST, Manifest, check_same, first_line, map_shard
 
 

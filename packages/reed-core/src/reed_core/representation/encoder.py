@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from reed_core.denoiser import Tap
 from reed_core.errors import InputError
-from reed_core.latent import pool_tokens
-from reed_core.objective import Representation
+from reed_core.latent import Representation, pool_tokens
 
 Level = Literal["token", "pair", "global"]
 Inputs = Callable[[Tensor, Any, Bool[Tensor, "b n"] | None], tuple[Any, ...]]

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reed_core.latent import Representations
 from reed_core.noise import NoiseSource
-from reed_core.objective import Representations
 
 
 @dataclass(frozen=True)
