@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from reed_core.denoiser import Denoiser, Tap
+from reed_core.denoiser import Denoiser, Hook, Hooked, Tap
 from reed_core.errors import InputError
 from torch import Tensor, nn
 
@@ -97,6 +97,52 @@ def test_the_module_is_as_before(network: Network, x: Tensor) -> None:
     network(x + 1, T)
     assert tap["blocks.1"] is kept
     assert (list(network.state_dict()), [n for n, _ in network.named_modules()]) == (keys, names)
+
+
+def test_a_tap_entered_again_forgets_what_it_read(network: Network, x: Tensor) -> None:
+    tap = Tap(network, ["blocks.1"])
+    with tap:
+        network(x, T)
+    first = tap["blocks.1"]
+    with tap:
+        network(x + 1, T)
+    assert not torch.equal(tap["blocks.1"], first)
+    with tap:
+        pass
+    with pytest.raises(InputError, match=r"'blocks.1' was not run"):
+        tap["blocks.1"]
+    assert hooks(network) == []
+
+
+def test_hooks_act_in_their_order_and_before_or_after(network: Network, x: Tensor) -> None:
+    block = network.blocks[1]
+    changes = [
+        Hook(block, lambda module, inputs: (inputs[0] + 1,), before=True),
+        Hook(block, lambda module, inputs: (inputs[0] * 2,), before=True),
+        Hook(block, lambda module, inputs, output: (output[0] + 1, *output[1:])),
+        Hook(block, lambda module, inputs, output: (output[0] * 2, *output[1:])),
+    ]
+    with Hooked(changes):
+        changed = block(x)[0]
+    assert torch.equal(changed, 2 * (block(2 * (x + 1))[0] + 1))
+    assert hooks(network) == []
+
+
+def test_a_wrapped_network_is_read_by_its_own_paths(network: Network, x: Tensor) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.network(2 * x, t)
+
+    with Tap(Wrapper(), ["blocks.1", "network.blocks.1", "network", ""]) as tap:
+        out = Wrapper()(x, T)
+    assert torch.equal(tap["blocks.1"], tap["network.blocks.1"])
+    assert torch.equal(tap["network"], out)
+    with pytest.raises(InputError, match=r"no submodule 'blocks.7' in Wrapper; near: network.blocks"):
+        Tap(Wrapper(), ["blocks.7"])
 
 
 def test_hooks_are_removed_when_the_network_fails(x: Tensor) -> None:

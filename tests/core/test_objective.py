@@ -145,7 +145,7 @@ def slow_loop(
             else:
                 factor = float(reveal.density(t))
             value = given.z[latent.name]
-            project, read = objective.projectors[latent.name], state[latent.tap][0]
+            project, read = objective.readouts[latent.name].projector, state[latent.tap][0]
             if latent.level == "global":
                 energies = [latent.head.energy(project(read.mean(0))[None], value.z[i][None])[0]]
             else:
@@ -217,7 +217,7 @@ def test_padding_never_touches_loss_or_gradient(process: Process) -> None:
 @contextmanager
 def counted(module: nn.Module) -> Iterator[list[int]]:
     calls: list[int] = []
-    handles = [part.register_forward_hook(lambda *_: calls.append(1)) for part in module.children()]
+    handles = [part.projector.register_forward_hook(lambda *_: calls.append(1)) for part in module.children()]
     yield calls
     for handle in handles:
         handle.remove()
@@ -235,7 +235,7 @@ def test_alignment_that_is_off_costs_nothing(off: str) -> None:
     latents = [replace(latent, weight=0.0) for latent in latents] if off == "weights" else latents
     alignment = Schedule(decay="stop", end=10) if off == "curriculum" else Schedule()
     objective = Objective(PROCESSES[0], latents, Curriculum(alignment=alignment))
-    with counted(objective.projectors) as calls:
+    with counted(objective.readouts) as calls:
         loss = loss_of(objective, given, z=encode, n=10)
     assert (calls, given.network.hooks, len(given.network.times)) == ([], 0, 1)
     assert loss.alignment == {}
@@ -256,7 +256,7 @@ def test_alignment_that_is_on_calls_the_encoder_once_and_each_projector_once() -
         encoded.append(1)
         return given.z
 
-    with counted(objective.projectors) as calls:
+    with counted(objective.readouts) as calls:
         loss = loss_of(objective, given, z=encode)
     assert (len(encoded), len(calls), len(given.network.times)) == (1, 4, 2)
     assert torch.equal(loss.total, loss_of(objective, given).total)
@@ -284,6 +284,7 @@ def test_the_curriculum_scales_the_two_parts() -> None:
 
 
 def test_a_point_mass_is_asked_at_its_own_time() -> None:
+    """Within the times of the process: 0 stands for its first step, 1 for its last."""
     given, ends = problem(PROCESSES[0]), (0.0, 0.25, 1.0)
     point = [replace(LATENTS[3], name=f"at{number}", reveal=PointMass(at)) for number, at in enumerate(ends)]
     objective = Objective(PROCESSES[0], [*point, LATENTS[0]])
@@ -293,7 +294,7 @@ def test_a_point_mass_is_asked_at_its_own_time() -> None:
     assert len(times) == 4
     assert torch.equal(times[0], loss.t)  # type: ignore[arg-type]
     for t, at in zip(times[1:], ends, strict=True):
-        assert torch.equal(t, torch.full((4,), at))
+        assert torch.equal(t, torch.full((4,), at).clamp(PROCESSES[0].t_min, PROCESSES[0].t_max))
 
 
 @pytest.mark.parametrize("reveal", [Uniform(), Falling()], ids=str)
@@ -380,7 +381,7 @@ def test_weights_of_zero_give_zero() -> None:
     assert loss.total.item() == 0
 
 
-def test_the_parameters_are_those_of_the_projectors() -> None:
+def test_the_parameters_are_those_of_the_readouts() -> None:
     objective = Objective(PROCESSES[0], LATENTS)
     assert {name.split(".")[1] for name, _ in objective.named_parameters()} == {latent.name for latent in LATENTS}
     assert list(Objective(PROCESSES[0]).parameters()) == []

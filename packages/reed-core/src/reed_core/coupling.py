@@ -6,11 +6,15 @@ the revealed set is S = {l : tau_l >= t}, and w_t(S) = P(S):
     nested        one uniform number drives every tau_l; only prefixes occur when A^1 >= A^2 >= ...:
                   w_t({1..k}) = A^k_t - A^{k+1}_t,  A^0 = 1, A^{L+1} = 0
     user          any sampler of reveal times
-Training draws the times once per sample; it never enumerates the 2^L sets. `subset_weights` does, for exact work.
+Training draws the times once per sample; it never enumerates the 2^L sets. For exact work `subset_weights` does, and
+`on_grid` gives P(tau_1..tau_L) on a grid of steps, L axes of T (`reed_core.bound.tuples` reads it):
+    independent   prod_l alpha^l_{tau_l}
+    nested        the overlap of the intervals [A^l_{tau_l + 1}, A^l_{tau_l}], l = 1..L
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,7 +23,7 @@ from torch import Tensor
 
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
-from reed_core.reveal import RevealDensity
+from reed_core.reveal import RevealDensity, survival_on_grid
 
 _ORDER_GRID = 257
 
@@ -65,6 +69,14 @@ class Independent:
         inside = subsets(survival.shape[-1]).to(survival.device)
         return torch.where(inside, survival[..., None, :], 1.0 - survival[..., None, :]).prod(-1)
 
+    def on_grid(self, alphas: Float[Tensor, "L T"]) -> Float[Tensor, "..."]:
+        """P(tau_1..tau_L), one axis of T steps (index tau - 1) for each latent.
+
+        Args:
+            alphas: Each latent's reveal density on the grid.
+        """
+        return reduce(lambda table, alpha: table[..., None] * alpha, alphas[1:], alphas[0])
+
 
 @dataclass(frozen=True)
 class Nested:
@@ -89,10 +101,12 @@ class Nested:
             InputError: If the survivals are not ordered.
         """
         check_ordered(reveals)
-        above = reveals[which].survival(tau.double())
-        if reveals[which].is_atomic:  # u is uniform on the interval that the atom swallows
-            top = reveals[which].survival(torch.nextafter(tau.double(), torch.tensor(2.0, dtype=torch.float64)))
+        if reveals[which].is_atomic:  # u is uniform on the interval that the atom swallows; times are float32 here
+            at = tau.float()
+            above, top = (reveals[which].survival(t).double() for t in (at, at.nextafter(torch.full_like(at, 2.0))))
             above = top + (above - top) * noise.uniform(()).to(above)
+        else:
+            above = reveals[which].survival(tau.double())
         times = torch.stack([reveal.quantile(1.0 - above) for reveal in reveals], -1).float()
         times[:, which] = tau.to(times)
         return times
@@ -111,6 +125,23 @@ class Nested:
         prefixes = [2**k - 1 for k in range(count + 1)]
         weights[..., prefixes] = (-padded.diff(dim=-1)).clamp(min=0.0)
         return weights
+
+    def on_grid(self, alphas: Float[Tensor, "L T"]) -> Float[Tensor, "..."]:
+        """P(tau_1..tau_L), one axis of T steps (index tau - 1) for each latent.
+
+        Args:
+            alphas: Each latent's reveal density on the grid.
+
+        Raises:
+            InputError: If the survivals are not ordered.
+        """
+        tops = torch.stack([survival_on_grid(alpha) for alpha in alphas])
+        if bool((tops.diff(dim=0) > 1e-6).any()):
+            raise InputError("nested latents need survivals A^1 >= A^2 >= ...; order the latents coarse to fine")
+        bottoms = torch.cat([tops[:, 1:], torch.zeros_like(tops[:, :1])], 1)
+        highest = reduce(lambda table, top: torch.minimum(table[..., None], top), tops[1:], tops[0])
+        lowest = reduce(lambda table, bottom: torch.maximum(table[..., None], bottom), bottoms[1:], bottoms[0])
+        return (highest - lowest).clamp(min=0.0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +165,8 @@ class Sampled:
             raise InputError(
                 f"the sampler gave reveal times of shape {tuple(times.shape)}; expected {(len(noise), len(reveals))}"
             )
+        if not bool(((times >= 0) & (times <= 1)).all()):
+            raise InputError("the sampler gave reveal times outside of [0, 1]; 0 is data and 1 is noise")
         return times
 
     def times_given(

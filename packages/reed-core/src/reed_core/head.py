@@ -5,8 +5,8 @@
     Gaussian     energy = |h - z|^2 / (2 sigma^2),     log_normaliser = d/2 log(2 pi sigma^2)
     categorical  energy = -log softmax(h)[z],          log_normaliser = 0
     log C_d(kappa) = (d/2 - 1) log kappa - d/2 log 2 pi - log I_{d/2-1}(kappa)
-`sample` draws z, as reveal-ancestral sampling asks (THEORY D13). A fourth head, `Flow`, is a small generator of its own
-(`reed_core.generator`), for a z whose distribution none of these families holds.
+`sample` draws z, as reveal-ancestral sampling asks (THEORY D13), and `mode` is the most likely z. For a z whose
+distribution none of these families holds there is a small generator, `reed_core.generator.Flow`.
 """
 
 import math
@@ -39,6 +39,10 @@ class Head(Protocol):
 
     def sample(self, predicted: Float[Tensor, "b ..."], noise: NoiseSource) -> Tensor:
         """A draw of z for each prediction."""
+        ...
+
+    def mode(self, predicted: Float[Tensor, "... d"]) -> Tensor:
+        """The most likely z of each prediction."""
         ...
 
 
@@ -83,6 +87,10 @@ class VonMisesFisher:
         tangent = noise.normal(mean.shape[1:]).to(mean)
         tangent = F.normalize(tangent - (tangent * mean).sum(-1, keepdim=True) * mean, dim=-1)
         return cosine * mean + (1.0 - cosine.square()).clamp(min=0.0).sqrt() * tangent
+
+    def mode(self, predicted: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """The mean direction, of length 1."""
+        return F.normalize(predicted.to(torch.promote_types(predicted.dtype, torch.float32)), dim=-1)
 
     def _cosine(self, u: Float[Tensor, "*b"], dim: int) -> Float[Tensor, "*b"]:
         """Cosines at the quantiles u. The angle has the density exp(kappa cos) sin^(dim-2), on a grid of its bulk."""
@@ -133,6 +141,10 @@ class Gaussian:
         """The prediction plus sigma times normal noise."""
         return predicted + self.sigma * noise.normal(predicted.shape[1:]).to(predicted)
 
+    def mode(self, predicted: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """The prediction itself."""
+        return predicted
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -150,3 +162,7 @@ class Categorical:
     def sample(self, predicted: Float[Tensor, "b *n k"], noise: NoiseSource) -> Int[Tensor, "b *n"]:
         """Class indices."""
         return (predicted.float() + noise.gumbel(predicted.shape[1:]).to(predicted.device)).argmax(-1)
+
+    def mode(self, predicted: Float[Tensor, "*n k"]) -> Int[Tensor, "*n"]:
+        """The class of the largest logit."""
+        return predicted.argmax(-1)

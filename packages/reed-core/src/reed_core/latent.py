@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from reed_core.errors import InputError
+from reed_core.generator import Flow
 from reed_core.head import Head, VonMisesFisher
 from reed_core.reveal import PointMass, RevealDensity, Uniform
 
@@ -55,7 +56,7 @@ class Latent:
             nothing: the head is p(z), or p(z | given), which is what a latent revealed at t = 1 needs.
         tap_dim: Width of that output; 0 without a tap.
         dim: Width of z (number of classes for a categorical head).
-        head: The likelihood.
+        head: The likelihood, or `Flow`: a generator of z.
         level: "token" (z: [b, n, d]), "pair" (z: [b, n, k, d] on neighbours) or "global" (z: [b, d]).
         weight: lambda, the weight of this latent in the training loss.
         reveal: The reveal-time density alpha(t).
@@ -70,7 +71,7 @@ class Latent:
     tap: str | None
     tap_dim: int
     dim: int
-    head: Head = field(default_factory=VonMisesFisher)
+    head: Head | Flow = field(default_factory=VonMisesFisher)
     level: Literal["token", "pair", "global"] = "token"
     weight: float = 0.5
     reveal: RevealDensity = field(default_factory=Uniform)

@@ -1,11 +1,9 @@
-"""Projectors: small MLPs from a hidden state of the denoiser to the prediction of a latent. Training only."""
+"""Projectors: small MLPs from a hidden state of the denoiser to the prediction of a latent."""
 
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from reed_core.latent import Latent
 
 
 class Projector(nn.Sequential):
@@ -29,8 +27,3 @@ class Projector(nn.Sequential):
     def forward(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b k"]:
         """Maps the last axis."""
         return super().forward(hidden)
-
-    @classmethod
-    def for_latent(cls, latent: Latent) -> "Projector":
-        """The projector a latent asks for."""
-        return cls(latent.tap_dim, latent.dim, latent.hidden, latent.layers)

@@ -30,6 +30,20 @@ def mix_predictions(
     return (1.0 - weight) * unconditional + weight * conditional
 
 
+def mix_many(predictions: Float[Tensor, "*shape S"], weights: Float[Tensor, "*w S"]) -> Float[Tensor, "*shape"]:
+    """sum_S w(S) e_S: what `mix_predictions` is for several latents (THEORY section 2, D6, D16).
+
+    For latents that are conditionally independent given x_t the scores mix to grad log p(x_t) + sum_l A^l grad
+    log p(z_l|x_t), whatever the coupling: only the A^l matter.
+
+    Args:
+        predictions: e_S of every revealed set S, on the last axis.
+        weights: w(S), summing to 1; the other axes are the first axes of the predictions.
+    """
+    aligned = weights.reshape(weights.shape[:-1] + (1,) * (predictions.ndim - weights.ndim) + weights.shape[-1:])
+    return (aligned.to(predictions) * predictions).sum(-1)
+
+
 def mix_logits(
     unconditional: Float[Tensor, "*b k"],
     conditional: Float[Tensor, "*b k"],

@@ -3,7 +3,7 @@
 x is one tensor, or a mapping of fields (`reed_core.state`). Time runs over [t_min, t_max] within [0, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,7 +80,7 @@ class Process(Protocol):
         ...
 
     def prior(self, like: State, noise: NoiseSource) -> State:
-        """Draws x at t = 1, of the shape and dtype of `like`."""
+        """Draws x at t = 1, of the shape and dtype of `like`; its values do not matter."""
         ...
 
     def step(
@@ -127,6 +127,62 @@ def expand_time(t: Float[Tensor, "b"], like: Tensor) -> Tensor:
     return t.reshape(t.shape[0], *([1] * (like.ndim - 1)))
 
 
+def draw_elements(
+    draw: Callable[[Sequence[int]], Tensor], shape: Sequence[int], mask: Bool[Tensor, "b ..."] | None
+) -> Float[Tensor, "b ..."]:
+    """One draw per element, such that padding a sample changes none of its numbers.
+
+    A longer draw extends a shorter one along its first axis only. When the mask has several element axes ([b, n, n] for
+    pairs), numbers are handed out by shells of growing largest index, so that a smaller square comes first.
+
+    Args:
+        draw: `noise.uniform`, `noise.normal` or `noise.gumbel`.
+        shape: The shape of one sample, element axes first.
+        mask: The mask whose axes after b are the element axes; None or [b, n] means one.
+    """
+    axes = 1 if mask is None else mask.ndim - 1
+    if axes < 2:
+        return draw(shape)
+    elements, side = tuple(shape[:axes]), max(shape[:axes])
+    cells = torch.stack(torch.meshgrid(*[torch.arange(side)] * axes, indexing="ij")).flatten(1)
+    rank = torch.empty(cells.shape[1], dtype=torch.long)
+    rank[cells.amax(0).argsort(stable=True)] = torch.arange(cells.shape[1])
+    place = rank.reshape([side] * axes)[tuple(slice(size) for size in elements)]
+    return draw((side**axes, *shape[axes:]))[:, place]
+
+
+def expand_mask(mask: Bool[Tensor, "b ..."], like: Tensor) -> Tensor:
+    """A mask over the leading axes of `like`, with axes of length 1 for the others."""
+    return mask.reshape(*mask.shape, *([1] * (like.ndim - mask.ndim)))
+
+
+def masked_sum(values: Float[Tensor, "b ..."], mask: Bool[Tensor, "b ..."] | None) -> Float[Tensor, "b"]:
+    """The sum over each sample's own elements.
+
+    Args:
+        values: [b, ...].
+        mask: True where an element counts, with the leading axes of `values`; None counts all.
+    """
+    if mask is not None:
+        values = torch.where(expand_mask(mask, values), values, torch.zeros_like(values))
+    return values.flatten(1).sum(1) if values.ndim > 1 else values
+
+
+def log_mix(
+    unconditional: Float[Tensor, "b ..."], conditional: Float[Tensor, "b ..."], A: Float[Tensor, "b"]
+) -> Float[Tensor, "b ..."]:
+    """The logarithm of p_u^{1-A} p_c^A, unnormalised; 0^0 = 1.
+
+    Args:
+        unconditional: log p_u; -inf where impossible.
+        conditional: log p_c, of the same shape.
+        A: Survival of each sample, in [0, 1].
+    """
+    weight = expand_time(A.to(unconditional), unconditional)
+    without = torch.where(weight == 1, torch.zeros_like(unconditional), (1.0 - weight) * unconditional)
+    return without + torch.where(weight == 0, torch.zeros_like(conditional), weight * conditional)
+
+
 def masked_mean(values: Float[Tensor, "b ..."], mask: Bool[Tensor, "b ..."] | None) -> Float[Tensor, "b"]:
     """The mean over each sample's own elements; 0 for a sample that has none.
 
@@ -138,6 +194,6 @@ def masked_mean(values: Float[Tensor, "b ..."], mask: Bool[Tensor, "b ..."] | No
         return values.flatten(1).mean(1) if values.ndim > 1 else values
     if values.ndim == 1:
         return torch.where(mask, values, torch.zeros_like(values))
-    weights: Any = mask.reshape(*mask.shape, *([1] * (values.ndim - mask.ndim))).expand_as(values)
+    weights: Any = expand_mask(mask, values).expand_as(values)
     kept = torch.where(weights, values, torch.zeros_like(values))
     return kept.flatten(1).sum(1) / weights.flatten(1).sum(1).clamp(min=1)

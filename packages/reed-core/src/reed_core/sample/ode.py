@@ -14,6 +14,8 @@ from torch import Tensor
 from reed_core.denoiser import Denoiser
 from reed_core.errors import InputError
 from reed_core.process.interpolant import Interpolant
+from reed_core.sample.batch import at_time, hold
+from reed_core.sample.grid import Grid, place, uniform_times
 
 
 @torch.no_grad()
@@ -25,6 +27,7 @@ def integrate(
     c: Any = None,
     method: Literal["euler", "heun"] = "heun",
     mask: Bool[Tensor, "b n"] | None = None,
+    grid: Grid = uniform_times,
 ) -> Float[Tensor, "b ..."]:
     """Integrates from noise to data.
 
@@ -36,6 +39,7 @@ def integrate(
         c: The condition.
         method: "euler" or "heun".
         mask: True where an element exists; padding is held at 0, as in training.
+        grid: Where the steps lie between t_max and t_min.
 
     Returns:
         Samples at t = 0.
@@ -45,21 +49,15 @@ def integrate(
     """
     if steps < 1 or method not in ("euler", "heun"):
         raise InputError(f"expected at least 1 step of euler or heun, got {steps} of {method}")
-    kept = None if mask is None else mask.reshape(*mask.shape, *([1] * (x.ndim - mask.ndim)))
-    grid = torch.linspace(process.t_max, process.t_min, steps + 1, dtype=torch.float64).tolist()
-
-    def at(time: float) -> Tensor:
-        return torch.full((x.shape[0],), time, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-
-    def hold(value: Tensor) -> Tensor:
-        return value if kept is None else torch.where(kept, value, 0.0)
 
     def velocity(x_t: Tensor, time: float) -> Tensor:
-        return hold(process.predict_v(denoiser(x_t, at(time), c), x_t, at(time)))
+        t = at_time(x_t, time)
+        return hold(process.predict_v(denoiser(x_t, t, c), x_t, t), mask)
 
-    x = hold(x)
-    for time, after in pairwise(grid):
+    x = hold(x, mask)
+    for time, after in pairwise(place(grid, process.t_max, process.t_min, steps)):
         slope = velocity(x, time)
         ahead = x + (after - time) * slope
         x = ahead if method == "euler" else x + 0.5 * (after - time) * (slope + velocity(ahead, after))
-    return hold(process.predict_x0(denoiser(x, at(process.t_min), c), x, at(process.t_min)))
+    t = at_time(x, process.t_min)
+    return hold(process.predict_x0(denoiser(x, t, c), x, t), mask)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from reed_core.latent import Representations
 from reed_core.noise import NoiseSource
+from reed_core.state import State
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,16 @@ class Batch:
     """One training batch, as the objective takes it.
 
     Attributes:
-        x_0: Clean data, [b, ...].
+        x_0: Clean data, [b, ...], or a mapping of fields.
         c: The condition, or None.
-        mask: True where an element exists, [b, n], or None.
+        mask: True where an element exists, [b, n], or None; for fields, one for all or a mapping.
         z: Latents, or a function that makes them and is called only when alignment is on.
         weight: Weight of each sample in the loss, [b], or None.
     """
 
-    x_0: Tensor
+    x_0: State
     c: Any = None
-    mask: Bool[Tensor, "b n"] | None = None
+    mask: State = None
     z: Representations | Callable[[], Representations] | None = None
     weight: Float[Tensor, "b"] | None = None
 

@@ -6,7 +6,7 @@ last bit on a CPU.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource, mix_seed
@@ -37,7 +37,7 @@ class Trainer:
 
     Args:
         denoiser: The network.
-        objective: The objective; its projectors are trained too.
+        objective: The objective; its readouts are trained too.
         data: The data.
         config: How to train.
         folder: The run folder; `checkpoints/` and `log.jsonl` go there.
@@ -58,9 +58,10 @@ class Trainer:
         evaluate: Evaluate | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        for latent in objective.latents:
-            if latent.name in _LOGGED:
-                raise InputError(f"a latent cannot be named '{latent.name}', as a figure of the log is; rename it")
+        names = [latent.name for latent in objective.latents] + [one.name for one in objective.regularisers]
+        for name in names:
+            if name in _LOGGED:
+                raise InputError(f"a latent cannot be named '{name}', as a figure of the log is; rename it")
         self.denoiser, self.objective = denoiser.to(device), objective.to(device)
         self.data, self.config, self.folder, self.evaluate = data, config, Path(folder), evaluate
         self.device = torch.device(device)
@@ -181,7 +182,7 @@ class Trainer:
         return figures
 
     def _describe(self, loss: Loss) -> dict[str, float]:
-        parts = {name: value.mean().item() for name, value in loss.alignment.items()}
+        parts = {name: value.mean().item() for name, value in (loss.alignment | loss.regularisation).items()}
         return {
             "samples": self.samples,
             "step": self.step,
@@ -234,6 +235,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Moves the tensors of a batch (and a condition that knows `.to`) to a device."""
 
     def move(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) or hasattr(value, "to") else value
+        if isinstance(value, Mapping):
+            return {name: move(part) for name, part in value.items()}
+        return value.to(device) if hasattr(value, "to") else value
 
     return Batch(move(batch.x_0), move(batch.c), move(batch.mask), batch.z, move(batch.weight))

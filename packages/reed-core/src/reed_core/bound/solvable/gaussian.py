@@ -91,7 +91,7 @@ class GaussianModel:
             spread.append(a * a * spread[-1] + S)
         self.signal, self.spread = torch.stack(signal), torch.stack(spread)  # s_t and N_t, t = 0..T
         d = self.dim
-        mean, covariance = self._triple()
+        mean, covariance = self.triple()
         past, now, latent = slice(0, d), slice(d, 2 * d), slice(2 * d, None)
         self.exact = Heads(
             prior=GaussianKernel(mean[-1, now], covariance[-1, now, now]),
@@ -101,16 +101,19 @@ class GaussianModel:
         )
 
     @classmethod
-    def random(cls, generator: torch.Generator, steps: int, dim: int, schedule: str) -> "GaussianModel":
+    def random(
+        cls, generator: torch.Generator, steps: int, dim: int, schedule: str, latent_dim: int | None = None
+    ) -> "GaussianModel":
         """A random model.
 
         Args:
             generator: Source of randomness.
             steps: T.
-            dim: d; z has max(1, d // 2) dimensions.
+            dim: d.
             schedule: "preserving" (a_t^2 + sigma_t^2 = 1), "exploding" (a_t = 1) or "anisotropic" (any S_t).
+            latent_dim: k, the dimension of z; None is max(1, d // 2).
         """
-        latent = max(1, dim // 2)
+        latent = max(1, dim // 2) if latent_dim is None else latent_dim
         rate = 4.0 / steps * (0.3 + 1.4 * torch.rand(steps, generator=generator, dtype=torch.float64))
         eye = torch.eye(dim, dtype=torch.float64)
         if schedule == "preserving":
@@ -193,7 +196,7 @@ class GaussianModel:
 
     def joint_nodes(self) -> Nodes:
         """Exact for quadratic functions of (x_t, z) ~ q(x_t, z)."""
-        mean, covariance = self._triple()
+        mean, covariance = self.triple()
         mean, covariance = mean[:, self.dim :], covariance[:, self.dim :, self.dim :]
         points = mean + _apply(torch.linalg.cholesky(covariance), _sphere(mean.shape[1])[:, None])
         weight = points.new_full(points.shape[:2], 1.0 / points.shape[0])
@@ -239,7 +242,7 @@ class GaussianModel:
 
     def information(self) -> Information:
         """Entropies from log-determinants of the covariances of (x_{t-1}, x_t, z)."""
-        _, covariance = self._triple()
+        _, covariance = self.triple()
         d, n = self.dim, covariance.shape[-1]
         past, now, latent = (torch.arange(*span) for span in ((0, d), (d, 2 * d), (2 * d, n)))
 
@@ -300,7 +303,7 @@ class GaussianModel:
         offset = kernel.mean[0]
         return AffineHead((kernel.mean[1:] - offset).permute(1, 2, 0), offset, kernel.covariance[0])
 
-    def _triple(self) -> tuple[Float[Tensor, "T n"], Float[Tensor, "T n n"]]:
+    def triple(self) -> tuple[Float[Tensor, "T n"], Float[Tensor, "T n n"]]:
         """Mean and covariance of (x_{t-1}, x_t, z) for t = 1..T."""
         data = self.signal[:, None, None] ** 2 * self.data_covariance + self.spread
         cross = self.signal[:, None, None] * (self.data_covariance @ self.encoder.mT)

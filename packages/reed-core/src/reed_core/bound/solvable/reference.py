@@ -5,7 +5,7 @@ autograd; log p^(tau) from its product, factor by factor.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +37,23 @@ def kl(left: Any, right: Any) -> Float[Tensor, "..."]:
 
 
 def log_normaliser(left: Any, right: Any, A: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """The logarithm of int left^{1-A} right^A.
+    """The logarithm of int left^{1-A} right^A."""
+    return log_product_mass([left, right], torch.stack([1 - A, A], -1))
+
+
+def log_product_mass(kernels: Sequence[Any], weights: Float[Tensor, "*b S"]) -> Float[Tensor, "*b"]:
+    """The logarithm of int prod_S p_S^{w(S)}, for weights that sum to 1.
 
     With precisions P and fields P mu of each kernel, weighted and added: log int exp(-x'Px/2 + x'h) = (h'P^-1 h -
-    log|P / 2 pi|) / 2, less the constants of the two kernels.
+    log|P / 2 pi|) / 2, less the constants of the kernels.
     """
-    if isinstance(left, CategoricalKernel):
-        return (left.log_probs.exp() ** (1 - A[..., None]) * right.log_probs.exp() ** A[..., None]).sum(-1).log()
-    precision, field, constant = A.new_zeros(()), A.new_zeros(()), A.new_zeros(())
-    for weight, kernel in ((1 - A, left), (A, right)):
+    parts = weights.unbind(-1)
+    if isinstance(kernels[0], CategoricalKernel):
+        powers = [kernel.log_probs.exp() ** w[..., None] for w, kernel in zip(parts, kernels, strict=True)]
+        return torch.stack(torch.broadcast_tensors(*powers)).prod(0).sum(-1).log()
+    zero = weights.new_zeros(())
+    precision, field, constant = zero, zero, zero
+    for weight, kernel in zip(parts, kernels, strict=True):
         inverse = torch.linalg.inv(kernel.covariance)
         pulled = (inverse @ kernel.mean[..., None])[..., 0]
         precision = precision + weight[..., None, None] * inverse
