@@ -61,7 +61,7 @@ class Torus:
         """Mean squared error over a sample's own angles."""
         return masked_mean((prediction - corrupted.target).square(), corrupted.mask)
 
-    def prior(self, like: Angles, noise: NoiseSource) -> Angles:
+    def prior(self, like: Angles, noise: NoiseSource, mask: Mask = None) -> Angles:
         """Uniform angles."""
         return (2 * math.pi * noise.uniform(like.shape[1:]) - math.pi).to(like)
 

@@ -108,10 +108,11 @@ def main() -> None:
     if options.picture:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 4), layout="constrained")
+        figure = Figure(figsize=(8, 4.4), layout="constrained")
         for axes, (name, x) in zip(figure.subplots(1, 2), {"data": data, "samples": samples}.items(), strict=True):
             axes.scatter(*x.T, s=2, alpha=0.4, linewidths=0)
-            axes.set(title=name, xlim=(-3.15, 3.15), ylim=(-3.15, 3.15), aspect="equal")
+            axes.set(title=name, xlabel="first angle, rad", ylabel="second angle, rad", aspect="equal")
+            axes.set(xlim=(-3.15, 3.15), ylim=(-3.15, 3.15))
         write_with(options.picture, lambda aside: figure.savefig(aside, dpi=100))
 
 

@@ -7,11 +7,11 @@ import torch
 from reed_core.bound.tuples import count_tuples, marginals, set_weights
 from reed_core.coupling import Coupling, Independent, Nested, Sampled, check_ordered, revealed, subsets
 from reed_core.errors import InputError
-from reed_core.noise import NoiseSource
+from reed_core.noise import NoiseSource, mix_seed
 from reed_core.reveal import Beta, Cosine, Cutoff, PointMass, RevealDensity, Table, Uniform, survival_on_grid
 from torch import Tensor
 
-COUNT = 1500
+COUNT = 4000
 KOLMOGOROV = 1.95 / math.sqrt(COUNT)  # passed by a right sampler with probability 0.999
 COARSE_TO_FINE: list[list[RevealDensity]] = [
     [Uniform()],
@@ -23,8 +23,17 @@ COARSE_TO_FINE: list[list[RevealDensity]] = [
 COUPLINGS: list[Coupling] = [Independent(), Nested()]
 
 
+class Bulk(NoiseSource):
+    """One generator for all samples: thousands of draws at once, where it does not matter whose they are."""
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        self._draws += 1
+        stream = torch.Generator().manual_seed(mix_seed(self.seed, self._draws))
+        return torch.rand(len(self), *shape, generator=stream, dtype=torch.float64)
+
+
 def noise(seed: int = 0, count: int = COUNT) -> NoiseSource:
-    return NoiseSource(seed, range(count))
+    return Bulk(seed, range(count))
 
 
 def names(reveals: Sequence[RevealDensity]) -> str:
@@ -99,7 +108,7 @@ class TestEveryCoupling:
                 assert (other.survival(ordered) - reached).abs().max() < KOLMOGOROV
 
     def test_a_sample_keeps_its_times_in_any_batch(self, coupling: Coupling, reveals: list[RevealDensity]) -> None:
-        together = coupling.times(reveals, noise(count=6))
+        together = coupling.times(reveals, NoiseSource(0, range(6)))
         alone = torch.cat([coupling.times(reveals, NoiseSource(0, [place])) for place in range(6)])
         assert torch.equal(together, alone)
 

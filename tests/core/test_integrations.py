@@ -34,12 +34,12 @@ def example(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_transformer_of_diffusers_learns_two_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("diffusers")
-    losses = example("diffusers_transformer", monkeypatch).train(60)
+    losses = example("diffusers_transformer", monkeypatch).train(50)
     first, last = losses[0], losses[-1]
-    assert set(last.alignment) == {"place", "patch"}
-    assert float(last.denoising.mean()) < 0.8 * float(first.denoising.mean())
-    for name, most in {"place": -0.2, "patch": -0.3}.items():
-        assert float(last.alignment[name].mean()) < most < float(first.alignment[name].mean())
+    assert set(last.alignment) == {"patch", "way"}
+    assert last.denoising.mean().item() < 0.8 * first.denoising.mean().item()
+    for name in ("patch", "way"):
+        assert last.alignment[name].mean().item() < first.alignment[name].mean().item() - 0.3
 
 
 def test_both_depths_of_the_transformer_are_read_and_trained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,16 +100,20 @@ def test_two_halves_of_a_batch_have_its_loss(monkeypatch: pytest.MonkeyPatch) ->
 # torch.compile
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_the_loss_is_one_graph_that_equals_the_eager_loss(backend: str) -> None:
-    """In a program of its own, as run-time type checks cannot be compiled; three batches share one graph."""
-    command = [sys.executable, str(Path(__file__).with_name("compiled_loss.py")), backend]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "kinds"),
+    [("aot_eager", ["on", "off by curriculum", "told", "told, null pass"]), ("inductor", ["told"])],
+)
+def test_the_loss_is_one_graph_that_equals_the_eager_loss(backend: str, kinds: list[str]) -> None:
+    """In a program of its own, as run-time type checks cannot be compiled; two batches share one graph."""
+    command = [sys.executable, str(Path(__file__).with_name("compiled_loss.py")), backend, *kinds]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]
     found = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [one["kind"] for one in found] == ["on", "off by curriculum", "told", "told, null pass"]
+    assert [one["kind"] for one in found] == kinds
     for one in found:
-        assert (one["graphs"], one["breaks"]) == (1, 0), one
+        assert one["graphs"] == 1, one
         assert one["values"] < 1e-5, one
         assert one["slopes"] < 1e-5, one
         assert one["alignment"] == ([] if one["kind"] == "off by curriculum" else ["kind", "patch"])

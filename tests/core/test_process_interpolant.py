@@ -176,3 +176,21 @@ def test_the_ends_of_the_time_range() -> None:
     exact = Interpolant(t_min=0.0)
     with pytest.raises(InputError, match="expected t_min > 0"):
         exact.reconstruction_nats(x_0, exact.corrupt(x_0, torch.zeros(2), NoiseSource(0, range(2))))
+
+
+@every_interpolant
+def test_the_loss_with_the_weights_of_the_bound_is_its_nats_per_element(process: Interpolant) -> None:
+    weighted = replace(process, time_weight="elbo")
+    x_0, mask = data_for(process, dtype=torch.float64)
+    corrupted = process.corrupt(
+        x_0, torch.tensor([0.01, 0.3, 0.6, 0.99], dtype=torch.float64), NoiseSource(0, range(4)), mask
+    )
+    guess = corrupted.target + torch.randn(x_0.shape, dtype=torch.float64)
+    elements = 3 * mask.sum(1)
+    torch.testing.assert_close(weighted.loss(guess, corrupted) * elements, process.nats(guess, corrupted))
+    assert not torch.allclose(process.loss(guess, corrupted), weighted.loss(guess, corrupted))
+
+
+def test_the_weights_of_the_bound_need_a_smallest_time() -> None:
+    with pytest.raises(InputError, match="elbo with t_min > 0"):
+        Interpolant(time_weight="elbo", t_min=0.0)

@@ -125,7 +125,7 @@ class Circle:
     def loss(self, prediction: Tensor, corrupted: Corrupted) -> Tensor:
         return (prediction - corrupted.target).square().mean(1)
 
-    def prior(self, like: Tensor, noise: NoiseSource) -> Tensor:
+    def prior(self, like: Tensor, noise: NoiseSource, mask: Any = None) -> Tensor:
         return 2 * math.pi * noise.uniform(like.shape[1:])
 
     def step(

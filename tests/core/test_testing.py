@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from reed_core.head import Categorical, Gaussian, VonMisesFisher
+from reed_core.inject import AdaLN, Injected
 from reed_core.latent import Latent, Representation
 from reed_core.noise import NoiseSource
 from reed_core.objective import Objective
@@ -145,13 +146,13 @@ class NoGradient(Interpolant):
 
 
 class WidePrior(Interpolant):
-    def prior(self, like: Tensor, noise: NoiseSource) -> Tensor:
-        return 1.5 * super().prior(like, noise)
+    def prior(self, like: Tensor, noise: NoiseSource, mask: Any = None) -> Tensor:
+        return 1.5 * super().prior(like, noise, mask)
 
 
 class PriorOfData(Interpolant):
-    def prior(self, like: Tensor, noise: NoiseSource) -> Tensor:
-        return super().prior(like, noise) + 1e-3 * like
+    def prior(self, like: Tensor, noise: NoiseSource, mask: Any = None) -> Tensor:
+        return super().prior(like, noise, mask) + 1e-3 * like
 
 
 class StandsStill(Interpolant):
@@ -645,6 +646,13 @@ def test_a_head_behind_the_injection_is_named(tap: str, asleep: bool) -> None:
     said = f"alignment loss of 'z' when the denoiser is told another z: .*'{tap}'.*head_pass='null'"
     fails(said, check_no_leak, Objective(Interpolant(), [latent]), network, X_T, Z, MASK, MASK)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_network_of_adapters_says_itself_where_z_entered() -> None:
+    network = Injected(Network(), [AdaLN("z", 4, "blocks.0", 8)])
+    check_no_leak(objective_of("blocks.0"), network, X_T, Z, MASK, MASK)
+    check_denoiser(network.eval(), X_T, TIMES, MASK, MASK, z=Z)
+    fails("measured a refusal .*tap upstream", check_no_leak, objective_of("blocks.1"), network, X_T, Z, MASK, MASK)
 
 
 def test_without_an_explicit_latent_there_is_nothing_to_leak() -> None:

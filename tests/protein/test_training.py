@@ -11,15 +11,17 @@ import pytest
 import torch
 from made_structures import helix
 from reed_core.errors import InputError
+from reed_core.hub import save_pretrained
 from reed_core.noise import NoiseSource
 from reed_core.train.config import read_config
 from reed_protein.dataset import ChainSet, TrainingData, collate_tokens
 from reed_protein.evaluation import batches, evaluate
+from reed_protein.encoders.tables import CLASSES, blosum_rows, residue_classes
 from reed_protein.features import nearest_neighbours
-from reed_protein.latents import CLASSES, blosum_rows, make_latents, residue_classes
-from reed_protein.network import UNKNOWN_TOKEN, InverseFolding, NetworkConfig
+from reed_protein.latents import make_latents, open_sources
+from reed_protein.network import UNKNOWN_TOKEN, InverseFolding
 from reed_protein.recipe import Recipe
-from reed_protein.training import build_objective, run_recipe
+from reed_protein.training import build_objective, run_recipe, start
 from safetensors.torch import load_file
 
 RECIPES = Path(__file__).parents[2] / "packages/reed-protein/src/reed_protein/recipes"
@@ -124,8 +126,7 @@ def test_a_batch_scores_known_residues_alone_and_jitters_them(chains: Path) -> N
 
 def test_latents_follow_their_definition(chains: Path) -> None:
     loaded = ChainSet.read(chains / "chains.npz")
-    config = NetworkConfig(neighbours=6)
-    data = TrainingData(loaded, 0, 90, 0.1, make_latents(("identity", "environment", "contact"), config))
+    data = TrainingData(loaded, 0, 90, 0.1, make_latents(open_sources(read(chains).latents, loaded, chains, 6)))
     batch = data.batch([2, 0], NoiseSource(0, [0, 1]))
     assert callable(batch.z)
     z = batch.z()
@@ -166,8 +167,8 @@ def test_a_latent_of_a_padded_batch_is_that_of_each_chain(chains: Path) -> None:
     torch.manual_seed(0)
     network = InverseFolding(recipe.network).eval()
     objective = build_objective(recipe)
-    names = tuple(item.kind for item in recipe.latents)
-    data = TrainingData(loaded, 0, 90, 0.0, make_latents(names, recipe.network))
+    sources = open_sources(recipe.active, loaded, chains, recipe.network.neighbours)
+    data = TrainingData(loaded, 0, 90, 0.0, make_latents(sources))
 
     def losses(items: list[int], positions: list[int]) -> dict[str, torch.Tensor]:
         batch = data.batch(items, NoiseSource(0, positions))
@@ -254,4 +255,84 @@ def test_shipped_recipes_are_valid_and_their_taps_exist(path: Path) -> None:
 
 
 def test_shipped_recipes_exist() -> None:
-    assert list(RECIPES.glob("*.toml"))
+    assert {path.stem for path in RECIPES.glob("*.toml")} == {
+        "reed-protein-small",
+        "reed-protein-guided",
+        "reed-protein-paper",
+    }
+
+
+def test_the_paper_recipe_has_three_places() -> None:
+    recipe = read_config(Recipe, RECIPES / "reed-protein-paper.toml")
+    objective = build_objective(recipe)
+    assert {(item.name, item.tap, item.level, item.dim) for item in objective.latents} == {
+        ("structure", "encoder.2", "token", 768),
+        ("single", "decoder.1", "token", 384),
+        ("pair", "decoder.1.message", "pair", 128),
+    }
+    epoch = 23079.0
+    assert objective.curriculum.b(0.0) == 0.0
+    assert objective.curriculum.b(50 * epoch) == 1.0
+    assert objective.curriculum.a(100 * epoch) == pytest.approx(0.5)
+    assert objective.curriculum.a(200 * epoch) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (('without=["nobody"]',), "no latent nobody"),
+        (("latents=[]", "shuffle=true"), "control of latents"),
+        (
+            ('latents=[{"kind":"identity","tap":"encoder.0","weight":1},{"kind":"identity","tap":"a","weight":1}]',),
+            "name",
+        ),
+        (('latents=[{"kind":"magic","tap":"encoder.0","weight":1}]',), "magic|kind"),
+    ],
+)
+def test_a_recipe_that_means_nothing_is_one_line(chains: Path, overrides: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(InputError, match=reason) as caught:
+        read(chains, *overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_taken_over_where_they_fit(chains: Path) -> None:
+    recipe = read(chains)
+    torch.manual_seed(99)
+    save_pretrained(InverseFolding(recipe.network), chains / "given")
+    given = load_file(chains / "given/model.safetensors")
+    same = start(recipe.model_copy(update={"init": str(chains / "given")}))
+    assert same.random == ()
+    assert all(torch.equal(value, given[name]) for name, value in same.network.state_dict().items())
+    deeper = read(chains, "network.decoder_layers=3").model_copy(update={"init": str(chains / "given")})
+    grown = start(deeper)
+    assert grown.random
+    assert all(name.startswith("decoder.2.") for name in grown.random)
+    fresh = start(read(chains, "network.decoder_layers=3")).network.state_dict()
+    for name, value in grown.network.state_dict().items():
+        assert torch.equal(value, fresh[name] if name in grown.random else given[name])
+    assert set(start(recipe).random) == set(given)
+
+
+def test_train_says_what_is_reinitialised(chains: Path) -> None:
+    torch.manual_seed(99)
+    save_pretrained(InverseFolding(read(chains).network), chains / "given")
+    arguments = [*command(chains, "grown"), "--init", str(chains / "given")]
+    arguments += ["--set", "network.decoder_layers=3", "--set", "train.samples=10"]
+    environment = {**os.environ, "REED_DATA": str(chains)}
+    done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
+    said = next(line for line in done.stderr.splitlines() if "reinitialised" in line)
+    assert "decoder.2.outer.weight" in said
+    assert "decoder.1" not in said
+    assert json.loads((chains / "grown/config.json").read_text())["init"] == str(chains / "given")
+
+
+def test_the_bound_table_follows_the_figures(chains: Path) -> None:
+    torch.manual_seed(99)
+    save_pretrained(InverseFolding(read(chains).network), chains / "given")
+    arguments = ["evaluate", str(chains / "chains.npz"), "--weights", str(chains / "given"), "--steps", "2"]
+    run = [sys.executable, "-c", "from reed_protein.cli import main; main()", *arguments, "--device", "cpu"]
+    plain = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    bound = subprocess.run([*run, "--bound"], check=True, capture_output=True, text=True).stdout
+    assert bound.startswith(plain)
+    assert "total, bits/dim" in bound
+    assert "total, bits/dim" not in plain

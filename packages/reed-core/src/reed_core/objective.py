@@ -7,8 +7,9 @@ is alpha_l whatever the process samples. A point mass has no density: it draws i
 own (none when its head reads no tap).
 
 Explicit latents are told to the denoiser: each sample draws reveal times from the coupling, and sees z_l where
-tau_l >= t, that is with probability A^l(t). With ELBO weights this is an unbiased estimate of the bound, log Z included
-(THEORY D14). Their heads must not see z: they read upstream of the injection, or a second forward pass without z.
+tau_l >= t, that is with probability A^l(t). With a process whose `time_weight` is "elbo" this is an unbiased estimate
+of the bound, log Z included (THEORY D14). Their heads must not see z: they read upstream of the injection, or a second
+forward pass without z.
 """
 
 from collections.abc import Callable, Mapping, Sequence

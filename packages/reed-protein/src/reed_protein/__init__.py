@@ -1,19 +1,22 @@
 """reed-protein: sequences for a backbone, by representation-guided masked diffusion.
 
-import reed_protein
-model = reed_protein.load()
-structure = reed_protein.read_structure("backbone.pdb")
-for design in model.design(structure, num=8, temperature=0.1):
-print(design.score, design.sequence)
+    import reed_protein
+    model = reed_protein.load()
+    structure = reed_protein.read_structure("backbone.pdb")
+    for design in model.design(structure, num=8, temperature=0.1, fix="A10-20", omit="C"):
+        print(design.score, design.sequence)
+
+What a design can be asked for is in `Controls`; its fields are the keywords of `design`.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Design", "Designer", "Structure", "load", "read_structure", "write_pdb"]
+__all__ = ["Controls", "Design", "Designer", "Structure", "load", "read_structure", "write_pdb"]
 
 _HOMES = {
+    "Controls": "controls",
     "Design": "design",
     "Designer": "design",
     "load": "design",

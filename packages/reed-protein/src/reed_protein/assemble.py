@@ -3,14 +3,14 @@
 Kept: every residue of a polymer with N, CA and C, in file order, chain by chain. Modified residues stand for their
 parent, other amino acids become X; a HETATM outside its chain's polymer is kept only if a peptide bond (C-N <= 2.0 A)
 ties it to another residue of its chain. Left out and counted: residues without N, CA or C, waters, ligands, ions,
-nucleotides, and all models but the first. Kept and noted: atoms of zero occupancy, odd bond lengths. A missing O is
+nucleotides, and all models but one. Kept and noted: atoms of zero occupancy, odd bond lengths. A missing O is
 placed by `oxygen.place_oxygen`. Refused: CA-only chains, coordinates that are not finite or reach 9999 A (a placeholder
 of old programs), a residue given twice, fewer than two residues. Atoms that the model does not see are not checked.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from reed_protein import reader_notes, residues
 from reed_protein.atom_table import Atom, AtomTable
 from reed_protein.conformer import BACKBONE, Kind, Residue, choose, kind
 from reed_protein.oxygen import place_oxygen
-from reed_protein.structure import LINK_ANGSTROM, MIN_RESIDUES, Structure, check_chains
+from reed_protein.structure import LINK_ANGSTROM, MIN_RESIDUES, Structure, Unseen, check_chains
 
 PLACEHOLDER_ANGSTROM = 9999.0
 _SHORTEST_BOND = 0.1
@@ -31,6 +31,7 @@ _SHORTEST_BOND = 0.1
 class _Sorted(NamedTuple):
     amino_acids: dict[tuple[str, str, str], list[list[Atom]]]
     others: Counter[str]
+    molecules: list[tuple[str, list[Atom]]]
 
 
 def structure(name: str, table: AtomTable, chains: Sequence[str] | None) -> Structure:
@@ -38,7 +39,7 @@ def structure(name: str, table: AtomTable, chains: Sequence[str] | None) -> Stru
 
     Args:
         name: The structure's name, for it and for messages.
-        table: The first model of a file.
+        table: One model of a file.
         chains: Author chain ids to keep; all if None.
 
     Raises:
@@ -52,6 +53,7 @@ def structure(name: str, table: AtomTable, chains: Sequence[str] | None) -> Stru
         rest = reader_notes.counted(found.others)
         raise InputError(f"{name} has no protein, only {rest}; give a file with a protein chain in it")
     wanted = frozenset(there) if chains is None else check_chains(name, chains, there)
+    chosen = [groups for key, groups in found.amino_acids.items() if key[0] in wanted]
     positions = [_residue(key, groups) for key, groups in found.amino_acids.items() if key[0] in wanted]
     whole = [residue for residue in positions if not residue.conformer.missing]
     xyz = _coordinates(whole)
@@ -81,7 +83,16 @@ def structure(name: str, table: AtomTable, chains: Sequence[str] | None) -> Stru
         residue_numbers=np.array([residue.number for residue in kept], dtype=np.int32),
     )
     others = found.others + Counter(residue.conformer.residue for residue in ligands)
-    return replace(result, notes=(*table.notes, *reader_notes.notes(result, table.models, kept, broken, others)))
+    left_out = {residue.id for residue in ligands}
+    unseen = _unseen(found.molecules)
+    for (chain, _, _), groups in found.amino_acids.items():
+        if chain not in wanted:
+            unseen += _unseen((reader_notes.OTHER_CHAIN, group) for group in groups)
+    for residue, groups in zip(positions, chosen, strict=True):
+        if residue.id in left_out:
+            unseen += _unseen((residue.conformer.residue, group) for group in groups)
+    notes = (*table.notes, *reader_notes.notes(result, table, kept, broken, others))
+    return replace(result, notes=notes, unseen=tuple(unseen))
 
 
 def _sort(atoms: Sequence[Atom]) -> _Sorted:
@@ -96,6 +107,7 @@ def _sort(atoms: Sequence[Atom]) -> _Sorted:
             last = key
     amino_acids: dict[tuple[str, str, str], list[list[Atom]]] = {}
     others: Counter[str] = Counter()
+    molecules: list[tuple[str, list[Atom]]] = []
     for key, group in groups.items():
         match kind(group):
             case Kind.AMINO_ACID:
@@ -104,9 +116,29 @@ def _sort(atoms: Sequence[Atom]) -> _Sorted:
                 others["water"] += runs[key]
             case Kind.NUCLEOTIDE:
                 others["nucleotide"] += 1
+                molecules.append(("nucleotide", group))
             case Kind.OTHER:
                 others[key[3] or "unnamed"] += 1
-    return _Sorted(amino_acids, others)
+                molecules.append((key[3] or "unnamed", group))
+    return _Sorted(amino_acids, others, molecules)
+
+
+def _unseen(molecules: Iterable[tuple[str, list[Atom]]]) -> list[Unseen]:
+    """Molecules with those of their atoms that have a place; what cannot be read there is nobody's concern."""
+    found = []
+    for name, atoms in molecules:
+        points = [point for atom in atoms if (point := _place(atom)) is not None]
+        if points:
+            found.append(Unseen(name, np.array(points, dtype=np.float32)))
+    return found
+
+
+def _place(atom: Atom) -> tuple[float, float, float] | None:
+    try:
+        point = float(atom.x), float(atom.y), float(atom.z)
+    except ValueError:
+        return None
+    return point if all(abs(value) < PLACEHOLDER_ANGSTROM for value in point) else None
 
 
 def _residue(key: tuple[str, str, str], groups: list[list[Atom]]) -> Residue:
@@ -135,11 +167,8 @@ def _coordinates(whole: Sequence[Residue]) -> Float64[np.ndarray, "l 3 3"]:
 
 def _point(residue: Residue, name: str) -> tuple[float, float, float]:
     atom = residue.conformer.atoms[name]
-    try:
-        point = float(atom.x), float(atom.y), float(atom.z)
-    except ValueError:
-        point = (np.nan, np.nan, np.nan)
-    if not all(abs(value) < PLACEHOLDER_ANGSTROM for value in point):
+    point = _place(atom)
+    if point is None:
         raise InputError(
             f"atom {atom.name} of residue {residue.id} is at ({atom.x}, {atom.y}, {atom.z}); "
             f"expected three finite numbers below {PLACEHOLDER_ANGSTROM:.0f} angstrom: correct or delete that residue"

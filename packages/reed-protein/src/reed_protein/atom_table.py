@@ -1,4 +1,4 @@
-"""The atoms of the first model of a structure file: the one form that both readers yield.
+"""The atoms of one model of a structure file: the one form that both readers yield.
 
 Every value is the text of the file. Numbers are made, and refused, in one place (`reed_protein.assemble`), and only for
 atoms of the backbone: a water with a wrapped residue number is nobody's concern.
@@ -40,14 +40,16 @@ class Atom(NamedTuple):
 
 
 class AtomTable(NamedTuple):
-    """The atoms of a file's first model, in file order.
+    """The atoms of one of a file's models, in file order.
 
     Attributes:
         atoms: The atoms.
         models: How many models the file holds.
         notes: What the reader chose while reading.
+        model: Which of them this is, from 1.
     """
 
     atoms: list[Atom]
     models: int
     notes: tuple[str, ...]
+    model: int = 1

@@ -1,25 +1,26 @@
 """Designing sequences for a backbone.
 
 model = reed_protein.load()
-designs = model.design(reed_protein.read_structure("backbone.pdb"), num=8, temperature=0.1)
+designs = model.design(reed_protein.read_structure("backbone.pdb"), num=8, temperature=0.1, fix="A10-20", omit="C")
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from reed_core.errors import InputError
 from reed_core.hub import from_pretrained
 from reed_core.noise import NoiseSource
-from reed_core.process import Masked
-from reed_core.sample.masked import Order, unmask
 from torch import Tensor
 
 from reed_protein.backbone import Backbone
-from reed_protein.network import MASK_TOKEN, NUM_TOKENS, UNKNOWN_TOKEN, Encoding, InverseFolding
+from reed_protein.controls import Controls, Plan
+from reed_protein.network import UNKNOWN_TOKEN, Encoding, InverseFolding
 from reed_protein.residues import letters, tokens
+from reed_protein.sampling import fill
 from reed_protein.score import any_order_nll
 from reed_protein.structure import Structure
 
@@ -37,7 +38,7 @@ class Design:
         recovery: Share of designed residues of known native type that equal it; None when none is known.
         temperature: Sampling temperature.
         seed: Seed of the call.
-        sample: Number of the design within the call, from 1.
+        sample: Number of the design at its temperature, from 1.
     """
 
     sequence: str
@@ -59,7 +60,6 @@ class Designer:
     def __init__(self, network: InverseFolding, device: torch.device | str = "cpu") -> None:
         self.network = network.to(device).eval()
         self.device = torch.device(device)
-        self.process = Masked(NUM_TOKENS, MASK_TOKEN)
 
     @torch.no_grad()
     def encode(self, structure: Structure) -> Encoding:
@@ -69,93 +69,96 @@ class Designer:
     def design(
         self,
         structure: Structure,
-        num: int = 1,
-        temperature: float = 0.1,
-        steps: int = 20,
-        seed: int = 0,
-        order: Order = "random",
-        designed: Sequence[bool] | np.ndarray | None = None,
-        bias: np.ndarray | None = None,
+        controls: Controls | None = None,
+        *,
+        encoding: Encoding | None = None,
+        **changes: Any,
     ) -> list[Design]:
         """Samples sequences.
 
         Args:
             structure: The backbone; its own sequence is not looked at, except at residues that are not designed.
-            num: Number of sequences.
-            temperature: Divides the logits; 0 takes the most probable residue.
-            steps: Largest number of decoder evaluations of each sequence.
-            seed: Design i depends on (seed, i) alone, whatever `num`.
-            order: "random" (exact samples of the model) or "confidence" (most certain residues first).
-            designed: Which residues are designed, [L]; None designs all. The others are seen as they are.
-            bias: Added to the logits of the twenty amino acids, [20], in nats; -inf forbids one.
+            controls: What to design, and how; the defaults of `Controls` if None.
+            encoding: What `encode` made of the structure, to share it between calls.
+            **changes: Fields of `Controls` that differ: `num=8, temperature=[0.1, 0.3], omit="C"`.
+
+        Returns:
+            `num` designs for each temperature, in order.
 
         Raises:
-            InputError: If a number is out of range, or nothing is designed.
+            InputError: If the controls are out of range, name what is not there, or contradict each other.
         """
-        return list(self.designs(structure, num, temperature, steps, seed, order, designed, bias))
+        return list(self.designs(structure, controls, encoding=encoding, **changes))
 
     def designs(
         self,
         structure: Structure,
-        num: int = 1,
-        temperature: float = 0.1,
-        steps: int = 20,
-        seed: int = 0,
-        order: Order = "random",
-        designed: Sequence[bool] | np.ndarray | None = None,
-        bias: np.ndarray | None = None,
+        controls: Controls | None = None,
+        *,
+        encoding: Encoding | None = None,
+        **changes: Any,
     ) -> Iterator[Design]:
         """As `design`, yielding each sequence as soon as its batch is done; arguments are checked at once."""
-        _check(num, temperature, steps, seed)
-        native = torch.from_numpy(tokens(structure.sequence)).to(self.device)
-        free = self._designed(structure, designed)
-        added = None if bias is None else torch.as_tensor(bias, dtype=torch.float32, device=self.device)
+        chosen = replace(controls or Controls(), **changes)
+        plan = chosen.plan(structure)
+        return self._sample(structure, chosen, plan, encoding)
 
-        @torch.no_grad()
-        def sample() -> Iterator[Design]:
-            encoding = self.encode(structure)
-            start = torch.where(free, MASK_TOKEN, native)
-            known = free & (native < UNKNOWN_TOKEN)
-            batch = max(1, _BATCH_RESIDUES // len(native))
-            for first in range(0, num, batch):
-                positions = range(first, min(first + batch, num))
+    def _sample(
+        self, structure: Structure, chosen: Controls, plan: Plan, encoding: Encoding | None
+    ) -> Iterator[Design]:
+        encoding = encoding or self.encode(structure)
+        native, start, designed = self._tensors(structure, plan)
+        counted = designed & (native < UNKNOWN_TOKEN)
+        # Each diverse design looks at the ones before it, so they are drawn one by one.
+        batch = 1 if chosen.diverse else max(1, _BATCH_RESIDUES // len(native))
+        for temperature in chosen.temperatures:
+            used = torch.zeros(plan.sites.bias.shape, device=self.device)
+            for first in range(0, chosen.num, batch):
+                positions = range(first, min(first + batch, chosen.num))
                 rows = encoding.repeat(len(positions))
-                x = start.expand(len(positions), -1)
-                noise = NoiseSource(seed, positions)
-                adjust = None if added is None else added.add
-                drawn = unmask(
-                    self.process, self.network, x, steps, noise, rows, temperature, order, adjust=adjust
+                drawn = fill(
+                    self.network,
+                    rows,
+                    start,
+                    plan.sites,
+                    NoiseSource(chosen.seed, positions),
+                    chosen.steps,
+                    temperature,
+                    chosen.order,
+                    [allowance for _ in positions if (allowance := plan.allowance())] or None,
+                    used * (chosen.diverse / first) if chosen.diverse and first else None,
                 ).tokens
-                scores = self.score_tokens(rows, drawn, free.expand_as(drawn))
+                scores = self.score_tokens(rows, drawn, designed.expand_as(drawn))
                 for row, position in enumerate(positions):
-                    same = (drawn[row] == native)[known]
+                    used[torch.arange(len(used)), drawn[row, plan.sites.first]] += 1
+                    same = (drawn[row] == native)[counted]
                     recovery = same.float().mean().item() if len(same) else None
                     sequence = letters(drawn[row].cpu().numpy())
-                    yield Design(sequence, scores[row].item(), recovery, float(temperature), seed, position + 1)
+                    yield Design(sequence, scores[row].item(), recovery, temperature, chosen.seed, position + 1)
 
-        return sample()
+    def _tensors(self, structure: Structure, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
+        """The structure's own tokens, those that stand from the start, and which residues are designed."""
+        native, start = (torch.from_numpy(tokens(text)).to(self.device) for text in (structure.sequence, plan.known))
+        return native, start, torch.from_numpy(plan.designed).to(self.device)
 
+    @torch.no_grad()
     def score_tokens(self, encoding: Encoding, sequences: Tensor, scored: Tensor) -> Tensor:
         """The score of a design's header: any-order, nats per residue, [b]."""
         return any_order_nll(self.network, encoding, sequences, scored & (sequences < UNKNOWN_TOKEN))
 
-    def score_native(self, structure: Structure, designed: Sequence[bool] | np.ndarray | None = None) -> float | None:
+    def score_native(
+        self,
+        structure: Structure,
+        designed: Sequence[bool] | np.ndarray | None = None,
+        encoding: Encoding | None = None,
+    ) -> float | None:
         """The score of the structure's own designed residues; None when none of them has a known type."""
         native = torch.from_numpy(tokens(structure.sequence)).to(self.device)[None]
-        scored = self._designed(structure, designed)[None]
+        plan = Controls(designed=designed).plan(structure)
+        scored = torch.from_numpy(plan.designed).to(self.device)[None]
         if not bool(((native < UNKNOWN_TOKEN) & scored).any()):
             return None
-        return self.score_tokens(self.encode(structure), native, scored).item()
-
-    def _designed(self, structure: Structure, designed: Sequence[bool] | np.ndarray | None) -> Tensor:
-        if designed is None:
-            return torch.ones(len(structure), dtype=torch.bool, device=self.device)
-        free = torch.tensor(np.asarray(designed, dtype=bool), device=self.device)
-        if len(free) != len(structure):
-            raise InputError(f"designed has {len(free)} entries for {len(structure)} residues; give one per residue")
-        if not bool(free.any()):
-            raise InputError(f"no residue of {structure.name} is designed; choose at least one")
-        return free
+        return self.score_tokens(encoding or self.encode(structure), native, scored).item()
 
 
 def load(weights: str | Path | None = None, device: torch.device | str = "cpu") -> Designer:
@@ -172,15 +175,3 @@ def load(weights: str | Path | None = None, device: torch.device | str = "cpu") 
         return Designer(from_pretrained(InverseFolding, BUNDLED if weights is None else Path(weights)), device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device} cannot be used ({str(error).splitlines()[0]}); try --device cpu") from error
-
-
-def _check(num: int, temperature: float, steps: int, seed: int) -> None:
-    rules: list[tuple[str, float, Callable[[float], bool], str]] = [
-        ("num", num, lambda value: value >= 1, "at least 1"),
-        ("temperature", temperature, lambda value: 0 <= value < float("inf"), "0 or more"),
-        ("steps", steps, lambda value: value >= 1, "at least 1"),
-        ("seed", seed, lambda value: value >= 0, "0 or more"),
-    ]
-    for name, value, holds, expected in rules:
-        if not holds(value):
-            raise InputError(f"{name} is {value}; expected {expected}")

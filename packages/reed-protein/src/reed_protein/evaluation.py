@@ -6,12 +6,17 @@ perplexity   exp of the mean negative log-likelihood of native residues, pooled:
              (`reed_protein.score`)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from reed_core.bound.estimate import BoundEstimate
+from reed_core.bound.evaluate import evaluate_bound
 from reed_core.noise import NoiseSource
+from reed_core.objective import Objective
 from reed_core.process import Masked
 from reed_core.sample.masked import Order, unmask
+from reed_core.train.data import Batch
 from rich.console import Console
 from rich.progress import track
 
@@ -100,6 +105,30 @@ def evaluate(
     return Evaluation(
         values, each.quantile(0.5).item(), each.mean().item(), hits / total, any_order, elbo, one_shot, distance
     )
+
+
+@torch.no_grad()
+def bound_of(network: InverseFolding, chains: ChainSet, seed: int = 0, progress: bool = False) -> BoundEstimate:
+    """The variational bound of the natives, without latents: their heads belong to training and are not saved.
+
+    Args:
+        network: The network.
+        chains: The chains.
+        seed: Of the draws.
+        progress: Show a progress bar on standard error.
+    """
+    device = next(network.parameters()).device
+
+    def encoded() -> Iterator[Batch]:
+        planned = batches([len(tokens) for tokens in chains.tokens])
+        bar = Console(stderr=True)
+        for items in track(planned, "bounding", console=bar, transient=True, disable=not progress):
+            backbone = Backbone.collate([chains.arrays[item] for item in items]).to(device)
+            native = collate_tokens([chains.tokens[item] for item in items]).to(device)
+            with torch.no_grad():
+                yield Batch(native, network.eval().encode(backbone), backbone.mask & (native < UNKNOWN_TOKEN))
+
+    return evaluate_bound(network, Objective(Masked(NUM_TOKENS, MASK_TOKEN)), encoded(), seed=seed)
 
 
 def batches(lengths: list[int]) -> list[list[int]]:

@@ -46,7 +46,7 @@ class FastaRecord:
 
 
 def format_record(record: FastaRecord) -> str:
-    """A record as two lines. Numbers keep four decimals, or four digits below 0.001.
+    """A record as two lines. Numbers keep six decimals, or six digits below 0.001.
 
     Raises:
         InputError: If the header would not read back: a line break, a comma outside brackets, a key that is no word.
@@ -160,6 +160,6 @@ def _written(value: Value) -> str:
     if not isinstance(value, float):
         return str(value)
     if value and abs(value) < 1e-3:
-        return f"{value:.4g}"
-    text = f"{value:.4f}".rstrip("0")
+        return f"{value:.6g}"
+    text = f"{value:.6f}".rstrip("0")
     return f"{text}0" if text.endswith(".") else text

@@ -1,101 +1,200 @@
-"""The `fold-invert` command: a structure file in, FASTA out."""
+"""The `fold-invert` command: structure files in, FASTA out.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+One structure goes to standard output or `out`, several to a file each in `out_dir`, whole or not at all. Of several,
+one that fails is told in its line and the others are still done; the command then ends with exit code 2. A dry run
+reads, settles what would be designed and says so; it loads no network.
+
+Other files (`outputs`) are written before the FASTA file, which so says that a structure is finished. In `out_dir` they
+carry the structure's name: `--threaded model.cif` becomes `NAME_model.cif`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from reed_core import console
 from reed_core.errors import InputError
 from reed_core.files import write_text
-from reed_core.sample.masked import Order
 from rich.console import Console
 from rich.progress import Progress
 
-from reed_protein.design import Designer, load
+from reed_protein import dry_run
+from reed_protein.controls import Controls, Plan
 from reed_protein.fasta import FastaRecord, format_record, join_chains, safe_name
-from reed_protein.selection import designed_residues, letter_bias
+from reed_protein.inputs import Input, Inputs, find
+from reed_protein.reader_notes import counted, listed
 from reed_protein.structure import Structure, read_structure
+from reed_protein.surroundings import NEAR_ANGSTROM, near
+
+if TYPE_CHECKING:
+    from reed_protein.design import Design, Designer
+    from reed_protein.outputs import Outputs
 
 _BAR_FROM = 10  # sequences
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for; the names are its options."""
+    """What the command line asked for, besides the controls; the names are its options."""
 
-    file: Path
-    num: int
-    temperature: float
-    steps: int
-    order: Order
-    seed: int
-    chains: tuple[str, ...] | None
-    design: str | None
-    fix: str | None
-    omit: str
-    bias: str
-    separator: str
-    out: Path | None
-    weights: Path | None
+    inputs: tuple[str, ...]
+    controls: Controls
+    chains: tuple[str, ...] | None = None
+    model: int = 1
+    separator: str = "/"
+    out: Path | None = None
+    out_dir: Path | None = None
+    outputs: Mapping[str, Path | None] = field(default_factory=dict)
+    skip_finished: bool = False
+    dry_run: bool = False
+    weights: Path | None = None
 
 
-def run(request: Request, device: str, stream: TextIO) -> None:
+def run(request: Request, device: str, stream: TextIO) -> int:
     """Reads, designs and writes.
 
     Args:
         request: The command.
         device: Where to run the network.
-        stream: Where FASTA goes without `out`.
+        stream: Where FASTA goes without `out` and `out_dir`, and the report of a dry run.
+
+    Returns:
+        The exit code: 0, or 2 if one of several structures failed.
 
     Raises:
         InputError: If anything given cannot be used. `out` is then left as it was.
     """
-    if not request.separator or any(letter.isalpha() or letter.isspace() for letter in request.separator):
-        raise InputError(f"--separator {request.separator!r}: expected a mark such as / or :, not letters or spaces")
-    structure = read_structure(request.file, request.chains)
-    for note in structure.notes:
-        console.report(f"note: {note}")
-    designed = designed_residues(structure, request.design, request.fix)
-    bias = letter_bias(request.omit, request.bias)
-    designer = load(request.weights, device)
-    written: list[str] = []
-    for text in _records(structure, designer, request, designed, bias):
-        if request.out is None:
-            stream.write(text)
+    _check(request)
+    found = find(request.inputs)
+    if found.problems and not found.files:
+        raise InputError(found.problems[0])
+    if len(found.files) > 1 and not request.dry_run and request.out_dir is None:
+        raise InputError(
+            f"{' '.join(request.inputs)}: these are {len(found.files)} structures; "
+            "give --out-dir, a folder for a FASTA file of each"
+        )
+    if found.files and not request.dry_run:
+        _outputs(request, found.files[0]).check([request.out])
+    designer = None if request.dry_run else _load(request, device)
+    if len(found.files) == 1 and not found.problems:
+        _one(request, found.files[0], designer, stream, alone=True)
+        return 0
+    return _several(request, found, designer, stream)
+
+
+def _several(request: Request, found: Inputs, designer: "Designer | None", stream: TextIO) -> int:
+    failed = len(found.problems)
+    for problem in found.problems:
+        console.report(f"error: {problem}")
+    bar = Progress(console=Console(stderr=True), transient=True)
+    with bar:
+        for item in bar.track(found.files, description="structures"):
+            try:
+                _one(request, item, designer, stream, alone=False)
+            except InputError as error:
+                failed += 1
+                console.report(f"error: {item.path}: {' '.join(str(error).split())}")
+    console.report(f"structures: {len(found.files) + len(found.problems) - failed} done, {failed} failed")
+    return console.BAD_INPUT if failed else 0
+
+
+def _one(request: Request, item: Input, designer: "Designer | None", stream: TextIO, alone: bool) -> None:
+    """Designs one structure."""
+    out = request.out if request.out_dir is None else request.out_dir / f"{item.name}.fa"
+    if request.skip_finished and out is not None and out.is_file():
+        console.report(f"{item.name}: {out} is there already, skipped")
+        return
+    structure = read_structure(item.path, request.chains, request.model)
+    plan = request.controls.plan(structure)
+    if designer is None:
+        stream.write(dry_run.report(structure, request.controls, plan))
+        stream.flush()
+        return
+    from reed_protein.outputs import write_outputs
+
+    before = "" if alone else f"{item.name}: "
+    around = counted(near(structure, plan.designed))
+    unseen = [f"within {NEAR_ANGSTROM:g} A of designed residues, not seen by this model: {around}"] if around else []
+    for note in (*structure.notes, *plan.notes, *unseen):
+        console.report(f"note: {before}{note}")
+    others = _outputs(request, item)
+    encoding = designer.encode(structure)
+    native = _native_record(structure, request, plan, designer.score_native(structure, plan.designed, encoding))
+    if out is None:
+        stream.write(native)
+        stream.flush()
+    designs, written = [], [native]
+    drawn = designer.designs(structure, request.controls, encoding=encoding)
+    for design in _with_bar(drawn, request.controls, alone):
+        designs.append(design)
+        written.append(_record(structure, request, design))
+        if out is None:
+            stream.write(written[-1])
             stream.flush()
-        written.append(text)
-    if request.out is not None:
-        write_text(request.out, "".join(written))
+    made = [str(path) for path in write_outputs(others, designer, structure, designs, plan.designed, alone)]
+    if out is not None:
+        write_text(out, "".join(written))
+        made.insert(0, str(out))
+    designed = plan.designed
     sizes = ", ".join(
         f"{chain} ({designed[[of == chain for of in structure.chain_ids]].sum()} of {structure.chain_ids.count(chain)})"
         for chain in structure.chains
     )
-    place = f" -> {request.out}" if request.out else ""
     console.report(
         f"{structure.name}: designed {designed.sum()} of {len(structure)} residues, chains {sizes}; "
-        f"sequences: {request.num}{place}"
+        f"sequences: {len(designs)}{f' -> {listed(made)}' if made else ''}"
     )
 
 
-def _records(
-    structure: Structure, designer: Designer, request: Request, designed: np.ndarray, bias: np.ndarray
-) -> Iterator[str]:
-    """FASTA, a record at a time: the native, then the designs."""
-    designs = designer.designs(
-        structure, request.num, request.temperature, request.steps, request.seed, request.order, designed, bias
-    )
-    name, chains = safe_name(structure.name), structure.chain_ids
-    score = designer.score_native(structure, designed)
+def _native_record(structure: Structure, request: Request, plan: Plan, score: float | None) -> str:
     fields: dict[str, str | int | float] = {} if score is None else {"score": score}
-    fields |= {"chains": " ".join(structure.chains), "designed": int(designed.sum()), "residues": len(structure)}
-    yield format_record(FastaRecord(name, fields, join_chains(structure.sequence, chains, request.separator)))
-    bar = Progress(console=Console(stderr=True), transient=True, disable=request.num < _BAR_FROM)
+    fields |= {
+        "chains": " ".join(structure.chains),
+        "designed": int(np.sum(plan.designed)),
+        "residues": len(structure),
+    }
+    letters = join_chains(structure.sequence, structure.chain_ids, request.separator)
+    return format_record(FastaRecord(safe_name(structure.name), fields, letters))
+
+
+def _record(structure: Structure, request: Request, design: "Design") -> str:
+    fields: dict[str, str | int | float] = {"score": design.score}
+    if design.recovery is not None:
+        fields["recovery"] = design.recovery
+    fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}
+    letters = join_chains(design.sequence, structure.chain_ids, request.separator)
+    return format_record(FastaRecord(safe_name(structure.name), fields, letters))
+
+
+def _with_bar(designs: Iterator["Design"], controls: Controls, alone: bool) -> Iterator["Design"]:
+    total = controls.num * len(controls.temperatures)
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not alone or total < _BAR_FROM)
     with bar:
-        for design in bar.track(designs, total=request.num, description="designing"):
-            fields = {"score": design.score}
-            if design.recovery is not None:
-                fields["recovery"] = design.recovery
-            fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}
-            yield format_record(FastaRecord(name, fields, join_chains(design.sequence, chains, request.separator)))
+        yield from bar.track(designs, total=total, description="designing")
+
+
+def _outputs(request: Request, item: Input) -> "Outputs":
+    """The files asked for beside FASTA, where they go for one structure."""
+    from reed_protein.outputs import Outputs
+
+    paths = {name: path for name, path in request.outputs.items() if path is not None}
+    if request.out_dir is not None:
+        paths = {name: request.out_dir / f"{item.name}_{path.name}" for name, path in paths.items()}
+    return Outputs(**paths)
+
+
+def _check(request: Request) -> None:
+    if not request.separator or any(letter.isalpha() or letter.isspace() for letter in request.separator):
+        raise InputError(f"--separator {request.separator!r}: expected a mark such as / or :, not letters or spaces")
+    if request.out is not None and request.out_dir is not None:
+        raise InputError("--out and --out-dir were both given; use --out for one structure, --out-dir for several")
+    if request.skip_finished and request.out_dir is None:
+        raise InputError("--skip-finished looks for files in --out-dir; give that too")
+
+
+def _load(request: Request, device: str) -> "Designer":
+    from reed_protein.design import load
+
+    return load(request.weights, device)

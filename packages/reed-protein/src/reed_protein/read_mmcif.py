@@ -18,20 +18,24 @@ _PREFIX = "_atom_site."
 _NOTHING = ("?", ".")
 
 
-def atoms(source: StructureText) -> AtomTable:
-    """The atoms of an mmCIF file's first model.
+def atoms(source: StructureText, model: int = 1) -> AtomTable:
+    """The atoms of one model of an mmCIF file; none if it has fewer.
+
+    Args:
+        source: The file.
+        model: Which model, from 1 in the order of the file.
 
     Raises:
         InputError: If the file is not CIF, is cut short, or has no coordinates.
     """
     columns = _columns(source)
-    first_only = columns.get("pdbx_PDB_model_num") or ["1"] * len(columns["Cartn_x"])
-    models = dict.fromkeys(first_only)
-    rows = [row for row, model in enumerate(first_only) if model == first_only[0]]
+    numbers = columns.get("pdbx_PDB_model_num") or ["1"] * len(columns["Cartn_x"])
+    models = list(dict.fromkeys(numbers))
+    rows = [row for row, number in enumerate(numbers) if number == models[model - 1]] if model <= len(models) else []
     notes = []
 
     def column(name: str) -> list[str]:
-        return [_text(value) for value in columns[name]] if name in columns else [""] * len(first_only)
+        return [_text(value) for value in columns[name]] if name in columns else [""] * len(numbers)
 
     def author(auth: str, label: str, what: str) -> list[str]:
         if any(named := column(auth)):
@@ -62,7 +66,7 @@ def atoms(source: StructureText) -> AtomTable:
         )
         for row in rows
     ]
-    return AtomTable(table, len(models), tuple(notes))
+    return AtomTable(table, len(models), tuple(notes), model)
 
 
 def _columns(source: StructureText) -> dict[str, list[str]]:

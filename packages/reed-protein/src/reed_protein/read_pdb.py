@@ -20,8 +20,12 @@ from reed_protein.structure_file import StructureText
 _ATOM_LINE = re.compile(r"ATOM[ \d]{2}|HETATM")
 
 
-def atoms(source: StructureText) -> AtomTable:
-    """The atoms of a PDB file's first model.
+def atoms(source: StructureText, model: int = 1) -> AtomTable:
+    """The atoms of one model of a PDB file; none if it has fewer.
+
+    Args:
+        source: The file.
+        model: Which model, from 1 in the order of the file.
 
     Raises:
         InputError: If an atom's line ends before its coordinates do.
@@ -35,17 +39,17 @@ def atoms(source: StructureText) -> AtomTable:
         if record in ("MODEL", "ENDMDL"):
             in_model = False
         elif record == "TER":
-            if models == 1:
+            if models == model:
                 last_ter[line[21] if len(line) > 21 else chain] = number
         elif _ATOM_LINE.match(line):
             if not in_model:
                 in_model = True
                 models += 1
-            if models == 1:
+            if models == model:
                 lines.append((number, line))
                 chain = line[21:22]
     table = [_atom(source.name, number, line, last_ter) for number, line in lines]
-    return AtomTable(table, models, ())
+    return AtomTable(table, models, (), model)
 
 
 def _atom(name: str, number: int, line: str, last_ter: dict[str, int]) -> Atom:

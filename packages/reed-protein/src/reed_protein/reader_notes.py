@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from reed_protein import residues
-from reed_protein.atom_table import BLANK_CHAIN
+from reed_protein.atom_table import BLANK_CHAIN, AtomTable
 from reed_protein.conformer import Residue
 from reed_protein.structure import Structure
 
+OTHER_CHAIN = "residue of a chain not read"
 _LISTED = 5
 # Engh & Huber: N-CA 1.46 A, CA-C 1.53 A; a bond this far off is worth a note.
 _IDEAL_BONDS = np.array([1.46, 1.53])
@@ -18,20 +19,21 @@ _ODD_BOND = 0.3
 
 
 def notes(
-    structure: Structure, models: int, kept: Sequence[Residue], broken: Sequence[Residue], others: Counter[str]
+    structure: Structure, table: AtomTable, kept: Sequence[Residue], broken: Sequence[Residue], others: Counter[str]
 ) -> list[str]:
     """The notes on a structure.
 
     Args:
         structure: The structure itself.
-        models: How many models the file holds.
+        table: The atoms it was made of.
         kept: Its residues, in its order.
         broken: Residues left out because N, CA or C is missing.
         others: What else the file holds: counts by name.
     """
     lines = []
-    if models > 1:
-        lines.append(f"the first of {models} models is read")
+    if table.models > 1:
+        which = "the first" if table.model == 1 else f"number {table.model}"
+        lines.append(f"{which} of {table.models} models is read")
     if BLANK_CHAIN in structure.chains:
         lines.append(f"the chain whose id the file leaves blank is called {BLANK_CHAIN}")
     alternatives = [residue.id for residue in kept if residue.conformer.alternatives > 1]
@@ -66,7 +68,7 @@ def listed(items: Sequence[str]) -> str:
 
 def counted(counts: Counter[str]) -> str:
     """Counts by name, commonest first: `88 waters, 2 ZN`."""
-    plural = {"water": "waters", "nucleotide": "nucleotides"}
+    plural = {"water": "waters", "nucleotide": "nucleotides", OTHER_CHAIN: "residues of chains not read"}
     return listed([f"{count} {plural.get(name, name) if count > 1 else name}" for name, count in counts.most_common()])
 
 

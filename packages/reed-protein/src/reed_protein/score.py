@@ -8,8 +8,11 @@ ELBO       E_t [1/t sum of the cross-entropy of tokens masked with probability t
            over orders in the limit of continuous time.
 one-shot   every residue given the backbone alone. Comparable with one-shot models.
 
-Orders and masks are keyed by a fixed seed and the position in the protein: a score depends on sequence and backbone
-alone, never on the seed, order or batch a design came from.
+Sign: all three are minus log-probabilities, so lower is more probable; exp of one is a perplexity.
+
+Orders and masks are keyed by a fixed seed and the position in the protein: a score depends on sequence, backbone and
+the set of scored residues alone, never on the seed, order or batch a design came from. A residue of unknown type (X) is
+shown to the others as unknown and is not scored itself.
 """
 
 from dataclasses import dataclass
@@ -25,15 +28,25 @@ from reed_protein.network import MASK_TOKEN, UNKNOWN_TOKEN, Encoding, InverseFol
 
 SCORE_SEED = 2507_08980
 BLOCKS = 10
+# Sequences evaluated at once, times their residues: on a CPU as many as stay near its caches.
+_AT_ONCE_CPU, _AT_ONCE_ELSEWHERE = 1200, 40_000
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean negative log-likelihood of each sequence, nats per residue, [b]; residues of unknown type do not count."""
+    """Mean negative log-likelihood of each sequence, nats per residue; not a number where no residue is scored.
+
+    Attributes:
+        any_order: The any-order score; the `score` in the header of a design.
+        elbo: The ELBO.
+        one_shot: The one-shot score.
+        residues: How many residues each is a mean over.
+    """
 
     any_order: Float[Tensor, "b"]
     elbo: Float[Tensor, "b"]
     one_shot: Float[Tensor, "b"]
+    residues: Int[Tensor, "b"]
 
 
 def _token_nll(logits: Float[Tensor, "b n k"], tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n"]:
@@ -114,3 +127,33 @@ def one_shot_nll(
     """The one-shot score: one evaluation with every scored residue masked."""
     logits = network(torch.where(scored, MASK_TOKEN, tokens), None, encoding)
     return _mean(_token_nll(logits, tokens), scored)
+
+
+def rows_at_once(tokens: Int[Tensor, "b n"]) -> int:
+    """How many sequences of this length to evaluate at once, where they are."""
+    residues = _AT_ONCE_CPU if tokens.device.type == "cpu" else _AT_ONCE_ELSEWHERE
+    return max(1, residues // max(1, tokens.shape[1]))
+
+
+@torch.no_grad()
+def score_sequences(
+    network: InverseFolding, encoding: Encoding, tokens: Int[Tensor, "s n"], counted: Bool[Tensor, "n"]
+) -> Score:
+    """All three scores of several sequences of one backbone, a few sequences at a time.
+
+    Args:
+        network: The network, in evaluation mode.
+        encoding: The backbone, encoded; one row.
+        tokens: The sequences; unknown residues are allowed.
+        counted: The residues the scores are over (those designed, or all); the others are shown from the start.
+
+    Returns:
+        The scores, on the CPU.
+    """
+    parts: list[list[Tensor]] = []
+    for rows in tokens.split(rows_at_once(tokens)):
+        shared, scored = encoding.repeat(len(rows)), counted & (rows < UNKNOWN_TOKEN)
+        number = scored.sum(1)
+        found = [kind(network, shared, rows, scored) for kind in (any_order_nll, elbo_nll, one_shot_nll)]
+        parts.append([*(torch.where(number > 0, value, torch.nan).cpu() for value in found), number.cpu()])
+    return Score(*(torch.cat(column) for column in zip(*parts, strict=True)))

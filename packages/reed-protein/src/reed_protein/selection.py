@@ -1,4 +1,4 @@
-"""Which residues, which letters: what a person writes on the command line, checked against a structure.
+"""Which residues: what a person writes on the command line, checked against a structure.
 
     A            every residue of chain A
     A52  H100A   one residue, by its author id (insertion code included)
@@ -10,10 +10,9 @@ Parts are separated by commas or spaces. Nothing is ignored: a part that names n
 import re
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 from reed_core.errors import InputError
 
-from reed_protein.residues import AMINO_ACIDS
 from reed_protein.structure import Structure
 
 _NUMBER = r"-?[0-9]+[A-Za-z]?"
@@ -37,19 +36,39 @@ def select_residues(structure: Structure, text: str) -> Bool[np.ndarray, " l"]:
     parts = [part for part in re.split(r"[,\s]+", text) if part]
     if not parts:
         raise InputError(f"'{text}' names no residues; write chains, residues or ranges, as in A, B52 or B10-20")
-    index = {residue: position for position, residue in enumerate(structure.residue_ids)}
     for part in parts:
-        if part in structure.chains:
-            chosen |= np.array([chain == part for chain in structure.chain_ids])
-        elif part in index:
-            chosen[index[part]] = True
-        else:
-            first, last = _range(structure, part, index)
-            chosen[first : last + 1] = True
+        chosen[residues_of(structure, part)] = True
     return chosen
 
 
-def _range(structure: Structure, part: str, index: dict[str, int]) -> tuple[int, int]:
+def residues_of(structure: Structure, part: str) -> list[int]:
+    """The places of the residues that one part names, in the order of the file.
+
+    Args:
+        structure: The structure.
+        part: A chain, a residue or a range.
+
+    Raises:
+        InputError: If it names nothing.
+    """
+    if part in structure.chains:
+        return [place for place, chain in enumerate(structure.chain_ids) if chain == part]
+    if part in structure.place_of:
+        return [structure.place_of[part]]
+    return _range(structure, part)
+
+
+def names_residues(structure: Structure, part: str) -> bool:
+    """Whether one part names residues of the structure."""
+    try:
+        residues_of(structure, part)
+    except InputError:
+        return False
+    return True
+
+
+def _range(structure: Structure, part: str) -> list[int]:
+    index = structure.place_of
     for chain in sorted(structure.chains, key=len, reverse=True):
         for stem in (f"{chain}:", chain):
             match = _RANGE.fullmatch(part.removeprefix(stem)) if part.startswith(stem) else None
@@ -62,7 +81,7 @@ def _range(structure: Structure, part: str, index: dict[str, int]) -> tuple[int,
             first, last = (index[end] for end in ends)
             if first > last:
                 raise InputError(f"'{part}' runs backwards; write {stem}{match[2]}-{match[1]}")
-            return first, last
+            return list(range(first, last + 1))
     chains = "; ".join(_extent(structure, chain) for chain in structure.chains)
     raise InputError(f"'{part}' is no chain, residue or range of {structure.name}; {chains}")
 
@@ -88,32 +107,3 @@ def designed_residues(structure: Structure, design: str | None, fix: str | None)
     if not free.any():
         raise InputError(f"--fix {fix} leaves no residue of {structure.name} to design; fix fewer")
     return free
-
-
-def letter_bias(omit: str, bias: str) -> Float32[np.ndarray, "20"]:
-    """What is added to the logits of the twenty amino acids, in nats.
-
-    Args:
-        omit: Letters never to be used, such as "CM".
-        bias: Pairs such as "A:-1,P:0.5"; log-odds in nats at temperature 1.
-
-    Raises:
-        InputError: If a letter is unknown, a pair is malformed, or nothing is left.
-    """
-    added = np.zeros(len(AMINO_ACIDS), dtype=np.float32)
-    for part in (part for part in re.split(r"[,\s]+", bias) if part):
-        letter, colon, number = part.partition(":")
-        try:
-            value = float(number)
-        except ValueError:
-            value = float("nan")
-        if not colon or letter.upper() not in AMINO_ACIDS or len(letter) != 1 or not np.isfinite(value):
-            raise InputError(f"--bias {part}: expected a letter and a number, as in A:-1 or P:0.5")
-        added[AMINO_ACIDS.index(letter.upper())] += value
-    for letter in omit.replace(",", "").replace(" ", "").upper():
-        if letter not in AMINO_ACIDS:
-            raise InputError(f"--omit {omit}: {letter} is none of {AMINO_ACIDS}")
-        added[AMINO_ACIDS.index(letter)] = -np.inf
-    if np.isneginf(added).all():
-        raise InputError("--omit leaves no amino acid; omit fewer")
-    return added

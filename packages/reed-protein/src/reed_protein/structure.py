@@ -25,6 +25,19 @@ LINK_ANGSTROM = 2.0
 
 
 @dataclass(frozen=True, eq=False)
+class Unseen:
+    """A molecule, an ion or a residue that the file holds and the model does not see.
+
+    Attributes:
+        name: Its residue name (`ZN`), or what it is (`nucleotide`).
+        coords: Its atoms, angstrom, finite.
+    """
+
+    name: str
+    coords: Float32[np.ndarray, "a 3"]
+
+
+@dataclass(frozen=True, eq=False)
 class Structure:
     """A backbone: L residues of one or more chains, in file order.
 
@@ -36,6 +49,7 @@ class Structure:
         residue_ids: Author id of each residue (`A52`, `H100A`), unique.
         residue_numbers: Author number of each residue.
         notes: What the reader mapped, skipped or chose, one short line each.
+        unseen: What else the file holds near the protein and the model does not see (waters apart), with its atoms.
     """
 
     name: str
@@ -45,6 +59,7 @@ class Structure:
     residue_ids: tuple[str, ...]
     residue_numbers: Int32[np.ndarray, " l"]
     notes: tuple[str, ...] = ()
+    unseen: tuple["Unseen", ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {
@@ -69,6 +84,11 @@ class Structure:
     def chains(self) -> tuple[str, ...]:
         """The chain ids, each once, in file order."""
         return tuple(dict.fromkeys(self.chain_ids))
+
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        """The place of each residue by its author id."""
+        return {residue: place for place, residue in enumerate(self.residue_ids)}
 
     @cached_property
     def chain_index(self) -> Int64[np.ndarray, " l"]:
@@ -167,7 +187,7 @@ def single_chain(
     )
 
 
-def read_structure(path: str | Path, chains: Sequence[str] | None = None) -> Structure:
+def read_structure(path: str | Path, chains: Sequence[str] | None = None, model: int = 1) -> Structure:
     """Reads the protein backbone of a PDB or mmCIF file, plain or gzipped.
 
     The format is told by the first line and by the suffix (.pdb, .ent, .pdb1, .cif, .mmcif, each also .gz). What is
@@ -176,12 +196,17 @@ def read_structure(path: str | Path, chains: Sequence[str] | None = None) -> Str
     Args:
         path: The file.
         chains: Author chain ids to keep; all protein chains if None.
+        model: Which model of the file, counted from 1 in its order.
 
     Raises:
-        InputError: If the file cannot be read, holds no usable backbone, or lacks a wanted chain.
+        InputError: If the file cannot be read, holds no usable backbone, or lacks a wanted chain or that model.
     """
     from reed_protein import assemble, read_mmcif, read_pdb, structure_file
 
     source = structure_file.load(Path(path))
-    table = read_mmcif.atoms(source) if source.format == "mmcif" else read_pdb.atoms(source)
+    if model < 1:
+        raise InputError(f"model is {model}; expected 1 or more, counted in the order of the file")
+    table = (read_mmcif if source.format == "mmcif" else read_pdb).atoms(source, model)
+    if not table.atoms and table.models:
+        raise InputError(f"{source.name} has {table.models} model{'s' * (table.models > 1)}, no model {model}")
     return assemble.structure(source.name, table, chains)

@@ -1,13 +1,14 @@
-"""Runs a recipe: builds network, objective and data, trains, and saves weights."""
+"""Runs a recipe: builds network, objective, latents and data, trains, and saves weights."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from reed_core import presets
 from reed_core.errors import InputError
 from reed_core.files import write_text
-from reed_core.hub import save_pretrained
+from reed_core.hub import from_pretrained, save_pretrained
 from reed_core.objective import Objective
 from reed_core.process import Masked
 from reed_core.train import Trainer
@@ -15,18 +16,48 @@ from torch import nn
 
 from reed_protein.dataset import ChainSet, TrainingData
 from reed_protein.evaluation import evaluate
-from reed_protein.latents import KINDS, make_latents
+from reed_protein.latents import build_latents, make_latents, open_sources
+from reed_protein.latents.spec import weights_folder
 from reed_protein.network import MASK_TOKEN, NUM_TOKENS, InverseFolding
-from reed_protein.recipe import Recipe, data_path
+from reed_protein.recipe import Recipe, open_chains
 
 
 def build_objective(recipe: Recipe) -> Objective:
     """The objective of a recipe: `presets.reed` with latents, `presets.none` without."""
     process = Masked(NUM_TOKENS, MASK_TOKEN, recipe.time_weight)
-    if not recipe.latents:
+    if not recipe.active:
         return presets.none(process)
-    latents = [KINDS[item.kind](item.tap, recipe.network.width, item.weight) for item in recipe.latents]
+    latents = build_latents(recipe.active, recipe.network)
     return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network before its first step.
+
+    Attributes:
+        network: The network.
+        random: Names of the parameters with random values: all of them without `init`, else those that its weights
+            lack or hold in another shape.
+    """
+
+    network: InverseFolding
+    random: tuple[str, ...]
+
+
+def start(recipe: Recipe) -> Start:
+    """The network a recipe starts from: random weights, replaced by those of `recipe.init` where name and shape agree.
+
+    Raises:
+        InputError: If the weights cannot be read.
+    """
+    torch.manual_seed(recipe.train.seed)
+    network = InverseFolding(recipe.network)
+    own = network.state_dict()
+    given = {} if recipe.init is None else from_pretrained(InverseFolding, weights_folder(recipe.init)).state_dict()
+    kept = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(kept, strict=False)
+    return Start(network, tuple(name for name in own if name not in kept))
 
 
 def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool = True) -> InverseFolding:
@@ -46,17 +77,18 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
     """
     folder = Path(folder)
     _claim(folder, recipe)
-    chains, valid = (ChainSet.read(data_path(name)) for name in (recipe.train_set, recipe.valid_set))
-    torch.manual_seed(recipe.train.seed)
-    network = InverseFolding(recipe.network)
+    chains, valid = open_chains(recipe.train_set), open_chains(recipe.valid_set)
+    held_out = valid if isinstance(valid, ChainSet) else ChainSet.of(valid)
+    network = start(recipe).network
     objective = build_objective(recipe)
-    names = tuple(item.kind for item in recipe.latents)
-    make = make_latents(names, recipe.network) if names else None
+    shuffle = recipe.train.seed if recipe.shuffle else None
+    sources = open_sources(recipe.active, chains, Path(recipe.cache), recipe.network.neighbours, shuffle)
+    make = make_latents(sources) if sources else None
     data = TrainingData(chains, recipe.train.seed, recipe.batch_residues, recipe.jitter, make)
 
     def measure(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, InverseFolding)
-        found = evaluate(model, valid)
+        found = evaluate(model, held_out)
         return {
             "median_recovery": found.median_recovery,
             "mean_recovery": found.mean_recovery,

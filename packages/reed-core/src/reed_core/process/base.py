@@ -79,8 +79,11 @@ class Process(Protocol):
         """The training loss of each sample, averaged over its own elements."""
         ...
 
-    def prior(self, like: State, noise: NoiseSource) -> State:
-        """Draws x at t = 1, of the shape and dtype of `like`; its values do not matter."""
+    def prior(self, like: State, noise: NoiseSource, mask: State = None) -> State:
+        """Draws x at t = 1, of the shape and dtype of `like`; its values do not matter.
+
+        The mask is needed for fields of pairs alone: with it, padding changes no number of a sample.
+        """
         ...
 
     def step(

@@ -107,9 +107,11 @@ class UniformDiscrete:
         log_p = self._log_softmax(prediction)
         return -log_p.gather(-1, self._index(corrupted.target))[..., 0]
 
-    def prior(self, like: Int[Tensor, "b ..."], noise: NoiseSource) -> Int[Tensor, "b ..."]:
+    def prior(
+        self, like: Int[Tensor, "b ..."], noise: NoiseSource, mask: Bool[Tensor, "b ..."] | None = None
+    ) -> Int[Tensor, "b ..."]:
         """Uniform tokens."""
-        return self._uniform(like, noise, None)
+        return self._uniform(like, noise, mask)
 
     def step(
         self,

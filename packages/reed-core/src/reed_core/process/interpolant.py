@@ -14,7 +14,7 @@ Continuous-time bound, with lambda = 2 log(signal / noise) (arXiv 2107.00630, eq
 which for the linear path and v-prediction is (1 - t) / t |v - v_hat|^2. Beside its integral stand
     prior:           KL(N(signal x_0, noise^2 I) || N(0, I)) at t_max
     reconstruction:  -log N(x_0; x_0_hat, (noise / signal)^2 I) at t_min, the decoder chosen here
-The unweighted mean square is the usual training surrogate, and is what `loss` returns.
+`time_weight="elbo"` trains on these nats, per element; "flat", the unweighted mean square, is the usual surrogate.
 
 Reverse kernel of the Markov process with these marginals (arXiv 2107.00630, eq. 25-29), s < t:
     q(x_s | x_t, x_0) = N(a r x_t + signal_s (1 - a^2 r) x_0,  noise_s^2 (1 - a^2 r) I)
@@ -60,12 +60,14 @@ class Interpolant:
         prediction: What the denoiser predicts: "v", "eps" or "x0".
         t_min: Smallest training and sampling time (x_0 prediction divides by noise(t)).
         t_max: Largest training and sampling time (eps prediction divides by signal(t)).
+        time_weight: What `loss` is: "flat", or "elbo", whose mean over t is the bound's denoising term per element.
     """
 
     path: Literal["linear", "trig"] = "linear"
     prediction: Literal["v", "eps", "x0"] = "v"
     t_min: float = 1e-3
     t_max: float = 1.0 - 1e-3
+    time_weight: Literal["flat", "elbo"] = "flat"
 
     def __post_init__(self) -> None:
         if self.path not in ("linear", "trig") or self.prediction not in ("v", "eps", "x0"):
@@ -74,6 +76,10 @@ class Interpolant:
             )
         if not 0.0 <= self.t_min < self.t_max <= 1.0:
             raise InputError(f"times run over 0 <= t_min < t_max <= 1, got {self.t_min:g} and {self.t_max:g}")
+        if self.time_weight not in ("flat", "elbo") or (self.time_weight == "elbo" and self.t_min == 0.0):
+            raise InputError(
+                f"time_weight '{self.time_weight}' with t_min {self.t_min:g}; expected flat, or elbo with t_min > 0"
+            )
 
     def coefficients(self, t: Tensor) -> Coefficients:
         """signal, noise and their derivatives at t (any shape)."""
@@ -113,9 +119,10 @@ class Interpolant:
         return Corrupted(x_0=x_0, x_t=x_t, t=t, target=targets[self.prediction], mask=mask)
 
     def loss(self, prediction: Float[Tensor, "b ..."], corrupted: Corrupted) -> Float[Tensor, "b"]:
-        """Mean squared error per sample, over its own elements, in float32 or wider."""
+        """Mean squared error per sample, over its own elements, in float32 or wider; weighted if `time_weight` says."""
         dtype = torch.promote_types(prediction.dtype, torch.float32)
-        return masked_mean((prediction.to(dtype) - corrupted.target.to(dtype)).square(), corrupted.mask)
+        error = masked_mean((prediction.to(dtype) - corrupted.target.to(dtype)).square(), corrupted.mask)
+        return error if self.time_weight == "flat" else self.elbo_weight(corrupted.t.to(error)) * error
 
     def elbo_weight(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Nats per unit of summed squared error of this prediction at t (times uniform on [0, 1])."""
@@ -130,9 +137,11 @@ class Interpolant:
             weight = eps_weight * (at.signal / determinant).square()
         return torch.where(at.signal == 0, torch.zeros_like(weight), weight)  # the limit: infinity times 0 squared
 
-    def prior(self, like: Float[Tensor, "b ..."], noise: NoiseSource) -> Float[Tensor, "b ..."]:
+    def prior(
+        self, like: Float[Tensor, "b ..."], noise: NoiseSource, mask: Bool[Tensor, "b ..."] | None = None
+    ) -> Float[Tensor, "b ..."]:
         """Standard normal noise of the shape of `like`."""
-        return noise.normal(like.shape[1:]).to(like)
+        return draw_elements(noise.normal, like.shape[1:], mask).to(like)
 
     def step(
         self,

@@ -119,7 +119,9 @@ class Masked:
         """-k'(t) / (1 - k(t)) = 1 / t: nats per unit of summed cross-entropy of hidden tokens."""
         return 1.0 / t
 
-    def prior(self, like: Int[Tensor, "b ..."], noise: NoiseSource) -> Int[Tensor, "b ..."]:
+    def prior(
+        self, like: Int[Tensor, "b ..."], noise: NoiseSource, mask: Bool[Tensor, "b ..."] | None = None
+    ) -> Int[Tensor, "b ..."]:
         """All tokens masked."""
         return torch.full_like(like, self.mask_token)
 

@@ -134,10 +134,10 @@ class Product:
             terms.append(self.weights.get(name, 1.0) * loss)
         return _total(terms)
 
-    def prior(self, like: State, noise: NoiseSource) -> State:
-        """Draws every field at its end of time."""
-        like = self._fields(like)
-        return {name: process.prior(like[name], noise) for name, process in self.fields.items()}
+    def prior(self, like: State, noise: NoiseSource, mask: State = None) -> State:
+        """Draws every field at its end of time; the mask as in `corrupt`."""
+        like, masks = self._fields(like), self._masks(mask)
+        return {name: process.prior(like[name], noise, masks[name]) for name, process in self.fields.items()}
 
     def step(
         self,

@@ -133,7 +133,7 @@ def _check_ends(case: Case, near: float, count: int) -> None:
     for sample in range(min(case.size, 2)):
         many = case.many(sample, count)
         noisy = many.corrupt(many.at(high)).x_t
-        drawn = many.process.prior(many.x_0, NoiseSource(case.seed + 1, range(count)))
+        drawn = many.process.prior(many.x_0, NoiseSource(case.seed + 1, range(count)), many.mask)
         kept, origin = case.row(sample)
         measure.require_same_law(
             measure.columns(noisy, kept, origin),
@@ -198,17 +198,15 @@ def _check_gradient(case: Case, wrong: State, corrupted: Corrupted) -> None:
 
 def _check_prior(case: Case) -> None:
     process = case.process
-    drawn = process.prior(case.x_0, case.noise())
+    drawn = process.prior(case.x_0, case.noise(), case.mask)
     require_form(drawn, case.x_0, "prior")
-    turned = process.prior(measure.rows(case.x_0, torch.arange(case.size).flip(0)), case.noise())
+    turned = process.prior(measure.rows(case.x_0, torch.arange(case.size).flip(0)), case.noise(), case.mask)
     require_same(turned, drawn, "prior for other values of `like`", "the same draw: only shape and dtype matter")
-    masks = measure.tensors(case.mask).values()
-    along_one = all(mask is None or mask.ndim <= 2 for mask in masks)  # a prior of pairs is not told what is padding
     for sample in range(case.size):
-        single = case.single(sample) if along_one else replace(case.many(sample, 1), positions=case.place(sample))
+        single = case.single(sample)
         require_same(
-            process.prior(single.x_0, single.noise()),
-            measure.alone(drawn, case.mask if along_one else None, sample),
+            process.prior(single.x_0, single.noise(), single.mask),
+            measure.alone(drawn, case.mask, sample),
             f"prior of sample {sample} alone and in a padded batch",
             "no difference: each sample draws from its own stream",
             single.mask,

@@ -71,6 +71,10 @@ class SeveralModel(Protocol):
         """The law with z_l drawn beside x_t."""
         ...
 
+    def whole_law(self, law: Tensor) -> Tensor:
+        """A law that holds every latent, as `base` writes it."""
+        ...
+
     def hybrid_head(self, heads: SetHeads, weights: Float[Tensor, "T S"]) -> Any:
         """The head p~ of steps 1..T, which sees all of z."""
         ...
@@ -128,7 +132,7 @@ def laws_by_tuple(model: SeveralModel, heads: SetHeads) -> Float[Tensor, "N ..."
                     law = model.reveal_law(law, heads.alignment[latent][revealed], latent, t)
                     revealed |= 1 << latent
             law = model.step_law(law, heads.denoising[revealed], t)
-        laws.append(law)
+        laws.append(model.whole_law(law))
     return torch.stack(laws)
 
 
@@ -155,7 +159,7 @@ def many_reveal_ancestral_law(model: SeveralModel, heads: SetHeads, table: Float
                         grown = share / chance(branch, t) * law
                         after[longer] = _revealed(model, heads, grown, branch, new, t)
         branches = after
-    return torch.stack(list(branches.values())).sum(0)
+    return model.whole_law(torch.stack(list(branches.values())).sum(0))
 
 
 def many_naive_law(model: SeveralModel, heads: SetHeads, table: Float[Tensor, "..."]) -> Tensor:
@@ -166,7 +170,7 @@ def many_naive_law(model: SeveralModel, heads: SetHeads, table: Float[Tensor, ".
     hybrid = model.hybrid_head(heads, set_weights(table))
     for t in range(steps, 0, -1):
         law = model.step_law(law, hybrid, t)
-    return law
+    return model.whole_law(law)
 
 
 def _revealed(

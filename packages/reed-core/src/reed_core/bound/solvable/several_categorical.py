@@ -108,6 +108,10 @@ class SeveralCategorical:
         """The table with the axis of z_l filled."""
         return (law[..., None] * head.log_probs[t - 1].exp()).transpose(1 + latent, -1).squeeze(-1)
 
+    def whole_law(self, law: Float[Tensor, "k ..."]) -> Float[Tensor, "k l"]:
+        """The table of (x_0, z), z in one piece."""
+        return law.flatten(1)
+
     def hybrid_head(self, heads: SetHeads, weights: Float[Tensor, "T S"]) -> SetTable:
         """The head p~ of steps 1..T."""
         full = heads.denoising[-1].log_probs

@@ -148,6 +148,10 @@ class SeveralGaussian:
         after[span, span] += law[0, 0] * head.covariance[t - 1]
         return after
 
+    def whole_law(self, law: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+        """The moments themselves."""
+        return law
+
     def hybrid_head(self, heads: SetHeads, weights: Float[Tensor, "T S"]) -> AffineHead:
         """The head p~ of steps 1..T, read off its kernel at 0 and at unit inputs."""
         inputs = torch.eye(heads.denoising[-1].matrix.shape[-1], dtype=weights.dtype)

@@ -4,7 +4,7 @@ Which sets a tuple reveals when is decided here by looking at its times, one by 
 `reed_core.bound.solvable.reference`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -32,6 +32,13 @@ class SetValues:
     denoising: list[list[Tensor]]
     alignment: list[list[list[Tensor]]]
 
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """`denoising` as [*b, T, S] and `alignment` as [*b, L, T, S], 0 where l is in the set."""
+        steps = [torch.stack(row, -1) for row in self.denoising]
+        none = torch.zeros_like(steps[0])
+        draws = [[torch.stack(values, -1) if values else none for values in row] for row in self.alignment]
+        return torch.stack(steps, -1), torch.stack([torch.stack(row, -1) for row in draws], -3)
+
     def of_tuple(self, times: tuple[int, ...]) -> Tensor:
         """The sum along one tuple: every step with what it sees, every latent with what came before it."""
         total = self.ends
@@ -50,15 +57,24 @@ def by_tuple(values: SetValues) -> Float[Tensor, "N ..."]:
     return torch.stack([values.of_tuple(times) for times in product(range(1, steps + 1), repeat=count)])
 
 
-def path_values(model: SeveralModel, heads: SetHeads, paths: Paths) -> SetValues:
-    """What every head says of every step of each path: log-probabilities, [p] each."""
+def path_values(
+    model: SeveralModel, heads: SetHeads, paths: Paths, log_prob: Callable[[Any, Tensor], Tensor] = reference.log_prob
+) -> SetValues:
+    """What every head says of every step of each path: log-probabilities, [p] each.
+
+    Args:
+        model: The model.
+        heads: The heads.
+        paths: The paths.
+        log_prob: Log-density of a kernel at a point; the reference unless told otherwise.
+    """
     past, now = paths.x[:, :-1], paths.x[:, 1:]
     z = paths.z[:, None].expand(-1, now.shape[1], *paths.z.shape[1:])
     return SetValues(
-        ends=reference.log_prob(heads.prior, paths.x[:, -1]),
-        denoising=[_by_step(reference.log_prob(head(now, z), past)) for head in heads.denoising],
+        ends=log_prob(heads.prior, paths.x[:, -1]),
+        denoising=[_by_step(log_prob(head(now, z), past)) for head in heads.denoising],
         alignment=[
-            [_by_step(reference.log_prob(head(now, z), model.part(z, latent))) if head else [] for head in row]
+            [_by_step(log_prob(head(now, z), model.part(z, latent))) if head else [] for head in row]
             for latent, row in enumerate(heads.alignment)
         ],
     )

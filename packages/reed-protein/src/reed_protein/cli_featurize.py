@@ -1,0 +1,120 @@
+"""The command `featurize`. Heavy imports stay inside the command, so that `--help` is quick."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from reed_core import console
+from reed_core.errors import InputError
+
+from reed_protein.cli_options import Device, Threads
+
+if TYPE_CHECKING:
+    from reed_protein.recipe import Recipe
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("featurize")(featurize)
+
+
+def featurize(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe whose latents are written; or give --encoder.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="One latent without a recipe: esm, esm_attention, arrays or teacher.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="A setting of --encoder: --option model=esm2_t6_8M_UR50D.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Overrides a setting of the recipe, as in train: --set cache=DIR.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="i/N: write the i-th of N parts, i from 1; start N of them.")] = "1/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and its size.")] = False,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Writes the caches of z that a recipe trains with.
+
+    What is there already is kept, so it can be stopped and resumed. Latents made from tables need no cache and are passed over.
+    """
+    part = _part(shard)
+    from reed_core.device import use_device
+    from reed_core.train.config import read_config
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from reed_protein.latents import featurize as write
+    from reed_protein.latents import plan_of
+    from reed_protein.recipe import Recipe, open_chains
+
+    if (recipe is None) == (encoder is None):
+        raise InputError("featurize needs a recipe or --encoder, and not both; see reed-protein featurize --help")
+    if option and encoder is None:
+        raise InputError("--option belongs to --encoder; settings of a recipe are changed with --set")
+    if recipe is not None:
+        settings = read_config(Recipe, recipe, set_ or ())
+    else:
+        settings = _alone(str(encoder), option or [], set_ or [])
+    chains = open_chains(settings.train_set)
+    stored = [spec for spec in settings.active if spec.kind not in ("identity", "environment", "contact", "3di")]
+    if not stored:
+        console.report("no latent of this recipe needs a cache")
+        return
+    plans = [plan_of(spec, chains, Path(settings.cache), settings.network.neighbours) for spec in stored]
+    if dry_run:
+        for plan in plans:
+            state = "complete" if plan.complete else "to be written"
+            typer.echo(
+                f"{plan.spec.name}: {plan.folder} ({state}): {plan.chains} chains, {plan.rows} residues, "
+                f"{plan.spec.level} level, width {plan.spec.dim_of}, {plan.shards} shards, {plan.bytes / 1e6:.1f} MB"
+            )
+        typer.echo(f"total: {sum(plan.bytes for plan in plans) / 1e6:.1f} MB")
+        return
+    place = use_device(device, threads)
+    for plan in plans:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(plan.spec.name)
+            cache = write(
+                plan, chains, place, part, lambda done, of, t=task, b=bar: b.update(t, completed=done, total=of)
+            )
+        if cache is None:
+            console.report(f"{plan.spec.name}: part {shard} of {plan.folder} is written; other parts are not there yet")
+        else:
+            size = sum(one.bytes for one in cache.manifest.shards)
+            console.report(f"{plan.spec.name}: {plan.folder} holds {len(cache)} chains, {size / 1e6:.1f} MB")
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard {text}: expected i/N with i from 1 to N, as 2/8")
+    return int(found[1]) - 1, int(found[2])
+
+
+def _alone(kind: str, options: list[str], overrides: list[str]) -> "Recipe":
+    """A recipe that holds one latent; its tap and weight are never used."""
+    import json
+    import tempfile
+
+    from reed_core.train.config import read_config
+
+    from reed_protein.recipe import Recipe
+
+    latent: dict[str, object] = {"kind": kind, "tap": "encoder.0", "weight": 1.0}
+    for entry in options:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise InputError(f"--option {entry}: expected NAME=VALUE")
+        try:
+            latent[name] = json.loads(value)
+        except json.JSONDecodeError:
+            latent[name] = value
+    values = {"latents": [latent], "train": {"samples": 1}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{kind}.json"
+        path.write_text(json.dumps(values), encoding="utf-8")
+        return read_config(Recipe, path, overrides)
