@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_complexes import complex_of
 from made_structures import helix
 from reed_core.hub import save_pretrained
 from reed_protein.fasta import read_fasta
@@ -226,6 +227,144 @@ def test_a_reader_that_leaves_early_is_no_error_message(backbone: Path, weights:
     done = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout.startswith(">helix")
     assert "Traceback" not in done.stderr
+
+
+def folder_of_structures(folder: Path) -> Path:
+    folder.mkdir()
+    for name, length in (("one", 12), ("two", 14), ("three", 16)):
+        write_pdb(helix(length, name=name), folder / f"{name}.pdb")
+    (folder / "two.pdb").rename(folder / "two.ent")
+    (folder / "notes.txt").write_text("not a structure")
+    (folder / ".hidden.pdb").write_text("not a structure")
+    return folder
+
+
+def test_several_structures_go_to_a_file_each_and_one_that_fails_stops_no_other(weights: Path, tmp_path: Path) -> None:
+    folder, out = folder_of_structures(tmp_path / "in"), tmp_path / "designs"
+    (folder / "broken.pdb").write_text("HEADER    NOTHING\nEND\n")
+    done = call("fold-invert", folder, tmp_path / "no*.cif", "--weights", weights, "--out-dir", out, "--num", 2)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert any("broken.pdb: broken has no atoms, only a header" in line for line in errors)
+    assert any("no*.cif: this pattern matches no structure file" in line for line in errors)
+    assert done.stderr.splitlines()[-1] == "structures: 3 done, 2 failed"
+    assert sorted(path.name for path in out.iterdir()) == ["one.fa", "three.fa", "two.fa"]
+    alone = call("fold-invert", folder / "two.ent", "--weights", weights, "--num", 2)
+    assert (out / "two.fa").read_text() == alone.stdout
+
+
+def test_finished_structures_are_passed_over_only_when_asked(weights: Path, tmp_path: Path) -> None:
+    folder, out = folder_of_structures(tmp_path / "in"), tmp_path / "designs"
+    out.mkdir()
+    (out / "two.fa").write_text("as it was")
+    command = ("fold-invert", folder, "--weights", weights, "--out-dir", out)
+    asked = call(*command, "--skip-finished")
+    assert asked.returncode == 0, asked.stderr
+    assert (out / "two.fa").read_text() == "as it was"
+    assert "two.fa is there already, skipped" in asked.stderr
+    assert call(*command).returncode == 0
+    assert (out / "two.fa").read_text().startswith(">two")
+
+
+def test_what_several_structures_need_is_said(weights: Path, tmp_path: Path) -> None:
+    folder = folder_of_structures(tmp_path / "in")
+    assert "--out-dir" in refused("fold-invert", folder)
+    assert "--out-dir" in refused("fold-invert", folder, "--out", tmp_path / "x.fa")
+    assert "both given" in refused("fold-invert", folder, "--out", tmp_path / "x.fa", "--out-dir", tmp_path)
+    assert "--skip-finished" in refused("fold-invert", folder, "--skip-finished")
+    (tmp_path / "empty").mkdir()
+    assert "holds no structure file" in refused("fold-invert", tmp_path / "empty")
+
+
+def test_a_dry_run_says_what_would_be_designed_and_imports_no_torch(tmp_path: Path) -> None:
+    structure = complex_of({"A": range(1, 13), "B": [*range(101, 106), *range(108, 113)]})
+    path = tmp_path / "dimer.pdb"
+    write_pdb(structure, path)
+    x, y, z = structure.coords[4, 1] + 3.0
+    zinc = f"HETATM  999 ZN    ZN A 201    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00"
+    path.write_text(path.read_text().replace("END\n", f"{zinc}\nEND\n"))
+    program = "import sys; sys.modules['torch'] = None; from reed_protein.cli import main; main()"
+    options = ["--symmetry", "A,B", "--fix", "A1-2,B101-102", "--dry-run", "--at-most", "K:10%", "--num", "3"]
+    command = [sys.executable, "-c", program, "fold-invert", str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert lines[:3] == [
+        "dimer: 22 residues",
+        "chain A: 12 residues, A1 to A12, 10 designed",
+        "chain B: 10 residues, B101 to B112, 8 designed",
+    ]
+    assert "designed: 18 (A3 to A12, B103 to B112)" in lines
+    assert "fixed: 4 (A1 to A2, B101 to B102)" in lines
+    assert "breaks inside chains: 1" in lines
+    assert "ties: 8 (draws: 10 for 18 residues)" in lines
+    assert "at most, in residues: K 1" in lines
+    assert "within 6 A of designed residues, not seen by this model: 1 ZN" in lines
+    assert "note: not in every chain of A,B, so not tied: A6, A7" in lines
+    assert done.stderr == ""
+
+
+def test_controls_reach_the_designs(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dimer.pdb"
+    write_pdb(complex_of({"A": range(1, 13), "B": range(101, 113)}), path)
+    (tmp_path / "omit.csv").write_text("residue,letters\nA3,ACDEFGHIKL\n")
+    (tmp_path / "bias.json").write_text('{"A4": {"W": 500}}')
+    out = tmp_path / "out.fa"
+    options = (
+        "--symmetry",
+        "A,B",
+        "--omit-file",
+        tmp_path / "omit.csv",
+        "--bias-file",
+        tmp_path / "bias.json",
+        "--at-most",
+        "W:10%,K:10%",
+        "--no-cysteine",
+        "--omit",
+        "M",
+        "--temperature",
+        "0.5,2",
+        "--diverse",
+        1,
+    )
+    done = call("fold-invert", path, "--weights", weights, "--num", 3, "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    _, *designs = read_fasta(out)
+    assert [(record.fields["temperature"], record.fields["sample"]) for record in designs] == [
+        (t, i) for t in (0.5, 2) for i in (1, 2, 3)
+    ]
+    for record in designs:
+        first, second = record.sequence.split("/")
+        assert first == second
+        assert not set("CM") & set(first)
+        assert first[2] not in "ACDEFGHIKL"
+        assert first[3] == "W"
+        assert first.count("W") == 1
+        assert first.count("K") <= 1
+    known = "WWW" + "X" * 9 + "/" + "X" * 12
+    filled = call("fold-invert", path, "--weights", weights, "--sequence", known)
+    assert filled.stdout.splitlines()[3].startswith("WWW")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--design", "A", "--fix", "A"),
+        ("--sequence", "ABC"),
+        ("--tie", "A1,Z1"),
+        ("--symmetry", "A,B"),
+        ("--temperature", "warm"),
+        ("--at-most", "K:x"),
+        ("--omit-file", "absent.csv"),
+        ("--model", "2"),
+        ("--diverse", "-1"),
+    ],
+)
+def test_controls_that_cannot_be_are_one_line(options: tuple[str, ...], backbone: Path, weights: Path) -> None:
+    refused("fold-invert", backbone, "--weights", weights, *options)
+    refused("fold-invert", backbone, "--dry-run", *options)
 
 
 def test_train_refuses_what_it_cannot_use(tmp_path: Path) -> None:

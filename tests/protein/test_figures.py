@@ -33,7 +33,7 @@ def test_rows_hold_every_residue_once_and_no_two_chains() -> None:
     structure = two_chains(figure.PER_ROW + 3, 5)
     rows = figure.split_rows(structure, range(len(structure)))
     assert [len(row) for row in rows] == [figure.PER_ROW, 3, 5]
-    assert sum(rows, []) == list(range(len(structure)))
+    assert [position for row in rows for position in row] == list(range(len(structure)))
     assert figure.split_rows(structure, [2, 64]) == [[2], [64]]
 
 

@@ -5,9 +5,10 @@ import pytest
 from made_structures import helix
 from reed_core.errors import InputError
 from reed_protein.design import Designer
+from reed_protein.letter_rules import letter_bias
 from reed_protein.network import InverseFolding
 from reed_protein.residues import AMINO_ACIDS
-from reed_protein.selection import designed_residues, letter_bias, select_residues
+from reed_protein.selection import designed_residues, select_residues
 from reed_protein.structure import Structure
 
 

@@ -72,6 +72,8 @@ def as_pdb(rows: list[Row]) -> str:
     return "\n".join([*lines, "END", ""])
 
 
+PEPTIDE = peptide("GAS")
+
 CIF_HEAD = """data_made
 loop_
 _atom_site.group_PDB
@@ -107,10 +109,10 @@ Reader = Callable[..., Structure]
 def read(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
     """Reads rows through a file of either format."""
 
-    def reader(rows: list[Row], chains: list[str] | None = None) -> Structure:
+    def reader(rows: list[Row], chains: list[str] | None = None, model: int = 1) -> Structure:
         path = tmp_path / f"made.{request.param}"
         path.write_text(as_pdb(rows) if request.param == "pdb" else as_cif(rows))
-        return read_structure(path, chains)
+        return read_structure(path, chains, model)
 
     return reader
 
@@ -281,6 +283,34 @@ def test_only_the_first_model_is_read(read: Reader) -> None:
     structure = read([*peptide("GAS"), *second])
     assert structure.sequence == "GAS"
     assert structure.notes == ("the first of 2 models is read",)
+
+
+@pytest.mark.parametrize("model", [1, 2, 3])
+def test_the_model_asked_for_is_read(read: Reader, model: int) -> None:
+    models = [replace(row, model=k, xyz=tuple(float(v) + 7 * k for v in row.xyz)) for k in (1, 2, 3) for row in PEPTIDE]
+    structure = read(models, model=model)
+    np.testing.assert_allclose(structure.coords[0, 0], 7 * model, atol=1e-4)
+    assert structure.notes == (f"{'the first' if model == 1 else f'number {model}'} of 3 models is read",)
+    for absent, words in ((4, "has 3 models, no model 4"), (0, "expected 1 or more")):
+        with pytest.raises(InputError, match=words):
+            read(models, model=absent)
+
+
+def test_what_is_not_seen_keeps_its_place(read: Reader) -> None:
+    hetero = Row("A", 401, "ZN", "ZN", (9.0, 9.0, 9.0), record="HETATM", polymer=False)
+    water = replace(hetero, number=500, residue="HOH", name="O")
+    lost = replace(hetero, number=402, residue="LIG", name="C1", xyz=("nan", "1.0", "2.0"))
+    dna = [
+        replace(hetero, chain="D", number=1, residue="DA", name=name, record="ATOM", polymer=True)
+        for name in ("P", "C1'")
+    ]
+    structure = read([*peptide("GAS"), *peptide("GV", "B"), *dna, hetero, water, lost], ["A"])
+    assert [(item.name, len(item.coords)) for item in structure.unseen] == [
+        ("nucleotide", 2),
+        ("ZN", 1),
+        ("residue of a chain not read", 5),
+        ("residue of a chain not read", 5),
+    ]
 
 
 def test_zero_occupancy_is_kept_and_noted(read: Reader) -> None:

@@ -15,8 +15,8 @@ from reed_core.hub import save_pretrained
 from reed_core.noise import NoiseSource
 from reed_core.train.config import read_config
 from reed_protein.dataset import ChainSet, TrainingData, collate_tokens
-from reed_protein.evaluation import batches, evaluate
 from reed_protein.encoders.tables import CLASSES, blosum_rows, residue_classes
+from reed_protein.evaluation import batches, evaluate
 from reed_protein.features import nearest_neighbours
 from reed_protein.latents import make_latents, open_sources
 from reed_protein.network import UNKNOWN_TOKEN, InverseFolding

@@ -84,7 +84,7 @@ def settings_many(seed: int, dim: int, steps: int) -> Iterator[ManySetting]:
             "nested": Nested().on_grid(alphas),
             "user": drawn_table(model.latents, model.base.steps, mix_seed(seed, 200 + number)),
         }
-        random = torch.rand(tables["user"].shape, generator=generator, dtype=torch.float64) ** 3
+        random = 0.05 + torch.rand(tables["user"].shape, generator=generator, dtype=torch.float64)
         tables["random"] = random / random.sum()
         yield ManySetting(kind, model, model.perturbed(generator), alphas, tables, generator, separate)
 

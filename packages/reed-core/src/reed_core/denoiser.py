@@ -6,6 +6,7 @@ the exchange of a module's table of hooks.
 """
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -70,7 +71,7 @@ class Hooked:
             if torch.compiler.is_compiling():
                 table = "_forward_pre_hooks" if hook.before else "_forward_hooks"
                 old = getattr(hook.module, table)
-                setattr(hook.module, table, {**old, f"hooked {len(old)}": hook.act})
+                setattr(hook.module, table, OrderedDict({**old, f"hooked {len(old)}": hook.act}))
                 self._undo.append((hook.module, table, old))
             elif hook.before:
                 self._undo.append(hook.module.register_forward_pre_hook(hook.act))
@@ -84,7 +85,7 @@ class Hooked:
         for undo in reversed(self._undo):
             if isinstance(undo, tuple):
                 module, table, old = undo
-                setattr(module, table, old)
+                setattr(module, table, OrderedDict(old))  # of that type, or hooks cannot be registered later
             else:
                 undo.remove()
         self._undo.clear()

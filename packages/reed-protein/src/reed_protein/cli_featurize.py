@@ -39,7 +39,7 @@ def featurize(
 ) -> None:
     """Writes the caches of z that a recipe trains with.
 
-    What is there already is kept, so it can be stopped and resumed. Latents made from tables need no cache and are passed over.
+    What is there already is kept, so it can be stopped and resumed. Latents made from tables need no cache.
     """
     part = _part(shard)
     from reed_core.device import use_device

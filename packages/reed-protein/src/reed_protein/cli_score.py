@@ -1,6 +1,5 @@
 """The commands `score`, `probs` and `scan`. Heavy imports stay inside the commands, so that `--help` is quick."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,7 +46,7 @@ def score(
     from reed_protein.score_command import Source, run_score
 
     source = Source(file, _chosen(chains), sequences, weights, model)
-    run_score(source, design, fix, out, recovery, use_device(device, threads), sys.stdout)
+    typer.echo(run_score(source, design, fix, out, recovery, use_device(device, threads)), nl=False)
 
 
 def probs(
@@ -102,7 +101,7 @@ def scan(
     from reed_protein.score_command import Source, run_scan
 
     source = Source(file, _chosen(chains), sequences, weights, model)
-    run_scan(source, record, residues, out, heatmap, use_device(device, threads), sys.stdout)
+    typer.echo(run_scan(source, record, residues, out, heatmap, use_device(device, threads)), nl=False)
 
 
 def _chosen(chains: str | None) -> tuple[str, ...] | None:

@@ -123,9 +123,10 @@ class Controls:
             notes.append(f"{len(known) - int(designed.sum())} letters are given, {other} of them not the structure's")
         if not designed.any():
             raise InputError(f"no residue of {structure.name} is designed; choose at least one")
-        bias = self._letters() + residue_bias(structure, self.residue_omit, self.residue_bias)
-        if bias.shape[0] != len(structure):
-            raise InputError(f"bias has {bias.shape[0]} rows for {len(structure)} residues; give one per residue")
+        bias = self._letters()
+        if len(bias) not in (1, len(structure)):
+            raise InputError(f"bias has {len(bias)} rows for {len(structure)} residues; give one per residue")
+        bias = bias + residue_bias(structure, self.residue_omit, self.residue_bias)
         ties = read_ties(structure, self.tie, self.symmetry)
         settled = settle(structure, designed, known, bias, ties.ties)
         notes += ties.notes

@@ -64,7 +64,7 @@ def check_png_path(path: Path, option: str) -> None:
     _figure_class()
 
 
-def split_rows(structure: Structure, positions: Iterable[int]) -> list[list[int]]:
+def split_rows(structure: Structure, positions: Iterable[int] | np.ndarray) -> list[list[int]]:
     """Residues in rows of at most `PER_ROW`, a new row for every chain."""
     rows: list[list[int]] = []
     for position in map(int, positions):

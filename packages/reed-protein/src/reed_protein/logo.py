@@ -74,7 +74,8 @@ def draw_logo(
     for residues, axes in panels:
         axes.set_ylim(-foot, top)
         by_family: dict[str, list[fig.Glyph]] = {family: [] for family in fig.FAMILIES}
-        natives, fixed = [], []
+        natives: list[fig.Glyph] = []
+        fixed: list[fig.Glyph] = []
         for place, position in enumerate(residues):
             base = 0.0
             for letter in np.argsort(tall[position], kind="stable"):

@@ -107,5 +107,7 @@ def _check(structure: Structure, letters: str, b_factors: Float[np.ndarray, " k"
     if not np.isfinite(b_factors).all():
         raise InputError(f"B-factors of {name} are not all finite; give a number per residue")
     for chain in structure.chains:
-        if not re.fullmatch(r"[!-~]+", chain) or chain in (".", "?") or ("'" in chain and '"' in chain):
+        # Readers in use take a quoted keyword for the keyword, and a quoted dot for nothing.
+        plain = re.fullmatch(r"[!-~]+", chain) and chain not in (".", "?") and not _RESERVED.fullmatch(chain)
+        if not plain or ("'" in chain and '"' in chain):
             raise InputError(f"chain id '{chain}' of {name} does not fit an mmCIF file; rename the chain")

@@ -8,6 +8,7 @@ All evaluations of a structure share one encoding. A residue of unknown type (X)
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def write_probabilities(
         InputError: If the file cannot be written, or its name does not end in .npz.
     """
     check_npz_path(path, "--out")
-    columns = {
+    columns: dict[str, Any] = {
         "alphabet": np.array(list(AMINO_ACIDS)),
         "structure": np.array(structure.name),
         "residue_ids": np.array(structure.residue_ids),

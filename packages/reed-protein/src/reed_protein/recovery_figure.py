@@ -85,7 +85,8 @@ def _draw_row(
     cells = np.ones((lines, len(residues), 3))
     cells[1:-1] = [[to_rgb(colour) for colour in row] for row in colours[:, residues]]
     fig.cell_image(cells, axes)
-    dark, pale = [], []
+    dark: list[fig.Glyph] = []
+    pale: list[fig.Glyph] = []
     for place, position in enumerate(residues):
         letters = [structure.sequence[position], *(sequence[position] for sequence in shown)]
         for line, letter in enumerate(letters):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import numpy as np
 from reed_core import console
@@ -61,18 +61,19 @@ def run_score(
     out: Path | None,
     recovery: Path | None,
     device: str,
-    stream: TextIO,
-) -> None:
+) -> str:
     """Scores sequences.
 
     Args:
         source: What is read.
         design: Residues that count as designed, or None.
         fix: Residues that do not, or None.
-        out: A CSV or JSON file; without it a table goes to `stream`.
+        out: A CSV or JSON file, or None.
         recovery: A PNG file for the sequences against the native.
         device: Where to run the network.
-        stream: Where the table goes.
+
+    Returns:
+        What goes to standard output: a table for a person, or nothing when `out` is written.
 
     Raises:
         InputError: If anything given cannot be used. Files are then left as they were.
@@ -87,15 +88,14 @@ def run_score(
     table = score_table(source.designer(device), structure, sequences, designed)
     if recovery is not None:
         recovery_figure.draw_recovery(recovery, structure, [item.sequence for item in sequences], designed)
-    if out is None:
-        hidden = ("sequence", *(name for name in table.columns if designed.all() and name.endswith("_all")))
-        stream.write(tables.aligned_text(table, hidden))
-    else:
+    if out is not None:
         tables.write_table(out, table)
     console.report(
         f"{structure.name}: scored {len(sequences)} sequence{'s' * (len(sequences) != 1)} over {designed.sum()} of "
         f"{len(structure)} residues, in nats per residue: lower is more probable{_arrow(out)}"
     )
+    hidden = ("sequence", *(name for name in table.columns if designed.all() and name.endswith("_all")))
+    return tables.aligned_text(table, hidden) if out is None else ""
 
 
 def run_probs(
@@ -148,18 +148,19 @@ def run_scan(
     out: Path | None,
     heat: Path | None,
     device: str,
-    stream: TextIO,
-) -> None:
+) -> str:
     """Ranks every single mutant.
 
     Args:
         source: What is read.
         record: Which sequence of the FASTA file is the wild type, from 1.
         residues: The residues to scan, as `selection` reads them; all if None.
-        out: A CSV or JSON file; without it CSV goes to `stream`.
+        out: A CSV or JSON file, or None.
         heat: A PNG file for the heat map.
         device: Where to run the network.
-        stream: Where CSV goes.
+
+    Returns:
+        What goes to standard output: CSV, or nothing when `out` is written.
 
     Raises:
         InputError: If anything given cannot be used. Files are then left as they were.
@@ -180,15 +181,14 @@ def run_scan(
         console.report(f"note: {unknown} residue{'s' * (unknown != 1)} of unknown type (X) not scanned")
     if heat is not None:
         heatmap.draw_heatmap(heat, found)
-    if out is None:
-        stream.write(tables.csv_text(table))
-    else:
+    if out is not None:
         tables.write_table(out, table)
     better = int((found.log_odds > 0).sum())
     console.report(
         f"{structure.name}: {len(table.rows)} mutants of {len(found.positions)} residues, {better} more probable than "
         f"the wild type{_arrow(out)}"
     )
+    return tables.csv_text(table) if out is None else ""
 
 
 def _arrow(out: Path | None) -> str:

@@ -1,0 +1,210 @@
+"""How fast is inverse folding on one CPU thread, and how many steps does it take? Everything in one run.
+
+    uv run tools/bench_protein.py                (about 40 minutes on one core; --quick: 3 minutes)
+    uv run tools/bench_protein.py --only speed   (one of curve, speed, length)
+
+curve    median recovery of the 90 valid chains of REED_DATA against steps, random and confidence order, and the
+         smallest step count within half a point of the largest
+speed    CPU seconds per sequence at about 106, 320, 618 and 1,000 residues, 1 and 8 designs: the sampler of
+         `Designer.design`, the same with the any-order score that it gives each design, and a node by node
+         autoregressive decoder of the same weights (tools/protein_bench/autoregressive.py says what it is and why it is
+         fair). Every arm starts from a structure in memory, encodes it once for all its sequences, and decodes
+length   CPU seconds per residue and peak memory from 500 to 5,000 residues, and the decoder evaluations that designing
+         10 of 500 residues takes
+
+Arms of one size run in turn, round by round; a ratio is taken within a round, and its median, least and greatest are
+shown. Structures are chains of REED_DATA's files; those of `length` are copies of one chain side by side.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, median
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from reed_core.console import run
+from reed_core.errors import InputError
+
+if TYPE_CHECKING:
+    from reed_protein.design import Designer
+    from reed_protein.structure import Structure
+    from rich.progress import Progress
+
+LENGTHS = (106, 320, 618, 1000)
+LONG = (500, 1000, 2000, 3500, 5000)
+STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
+HALF_A_POINT = 0.005
+TEMPERATURE = 0.1
+LONG_CHAIN = "6cf8_A.pdb"
+Part = Literal["curve", "speed", "length"]
+
+
+def data_folder() -> Path:
+    """The folder of the real protein data."""
+    folder = Path(os.environ.get("REED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "protein"
+    if not folder.is_dir():
+        raise InputError(f"no real data at {folder}; set REED_DATA to the folder that holds protein/")
+    return folder
+
+
+def long_structure(length: int) -> "Structure":
+    """A structure of `length` residues out of copies of one real chain."""
+    from protein_bench.backbones import tiled
+    from reed_protein.structure import read_structure
+
+    return tiled(read_structure(data_folder() / "structures" / LONG_CHAIN), length)
+
+
+def peak_of(length: int, steps: int) -> float:
+    """Peak resident memory of one design, import and weights included, GiB; to be called in a fresh process."""
+    import torch
+    from reed_protein.design import load
+
+    torch.set_num_threads(1)
+    load().design(long_structure(length), steps=steps, temperature=TEMPERATURE)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def peaks(lengths: Sequence[int], steps: int, bar: "Progress") -> list[float]:
+    """Peak memory at each length, GiB, each in a process of its own.
+
+    A process inherits the peak of the one that starts it: to be called before anything large is imported.
+    """
+    task, found = bar.add_task("memory", total=len(lengths)), []
+    for length in lengths:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            found.append(pool.submit(peak_of, length, steps).result())
+        bar.advance(task)
+    return found
+
+
+def show_curve(designer: "Designer", bar: "Progress", quick: bool, seeds: int) -> dict[str, int]:
+    """Prints recovery against steps; the smallest sufficient step count of each order."""
+    from protein_bench.curve import curve, fewest, shortest
+    from reed_protein.dataset import ChainSet
+
+    chains = ChainSet.read(data_folder() / "backbones_valid.npz")
+    steps, orders = STEPS, ("random", "confidence")
+    if quick:
+        chains, steps, seeds = shortest(chains, 30), (1, 2, 5, 10, 20), 1
+    task = bar.add_task("recovery", total=None)
+
+    def tick(done: float) -> None:
+        bar.update(task, total=1.0, completed=done)
+
+    found = curve(designer.network, chains, steps, orders, range(seeds), TEMPERATURE, tick)
+    print(f"\nMedian recovery, %, of {len(chains)} chains, temperature {TEMPERATURE}: mean (range) of {seeds} seeds\n")
+    print("| steps | random order | confidence order |\n|---|---|---|")
+    for count in steps:
+        cells = [[100 * value for value in found[order, count]] for order in orders]
+        print(f"| {count} | " + " | ".join(f"{mean(c):.2f} ({min(c):.2f}-{max(c):.2f})" for c in cells) + " |")
+    enough = {order: fewest(found, order, HALF_A_POINT) for order in orders}
+    print(f"\nWithin half a point of {steps[-1]} steps from {enough} steps on")
+    return enough
+
+
+def arms(designer: "Designer", structure: "Structure", num: int, steps: int) -> dict[str, Callable[[], Any]]:
+    """What is timed on one structure."""
+    from protein_bench.autoregressive import decode
+    from protein_bench.unscored import Unscored
+    from reed_core.noise import NoiseSource
+
+    network, alone = designer.network, Unscored(designer.network)
+    wanted = {"num": num, "steps": steps, "temperature": TEMPERATURE}
+    return {
+        "sample": lambda: alone.design(structure, **wanted),
+        "design": lambda: designer.design(structure, **wanted),
+        "autoregressive": lambda: decode(network, designer.encode(structure), NoiseSource(0, range(num)), TEMPERATURE),
+    }
+
+
+def show_speed(designer: "Designer", bar: "Progress", steps: int, rounds: int, lengths: Sequence[int]) -> None:
+    """Prints seconds per sequence and ratios to the autoregressive decoder."""
+    from protein_bench.backbones import nearest, real
+    from protein_bench.clock import Spread, ratio, seconds
+
+    structures = real(data_folder() / "structures")
+    chosen = [nearest(structures, length) for length in lengths]
+    task = bar.add_task("speed", total=len(chosen) * 2 * 3 * (rounds + 1))
+    print(f"\nCPU seconds per sequence, one thread, {steps} steps, random order, {rounds} rounds: median (range)\n")
+    print(
+        "| structure | residues | designs | encoding | sampler | with score | autoregressive | AR / sampler | AR / with score |"
+    )
+    print("|" + "---|" * 9)
+    for structure in chosen:
+        for num in (1, 8):
+            timed = arms(designer, structure, num, steps)
+            timed = {"encode": lambda structure=structure: designer.encode(structure), **timed}
+            found = seconds(timed, rounds, lambda: bar.advance(task, 0.75))
+            cells = [Spread.of([value / num for value in values]).text(3) for values in found.values()]
+            ratios = [ratio(found["autoregressive"], found[name]).text(2) for name in ("sample", "design")]
+            print(f"| {structure.name} | {len(structure)} | {num} | " + " | ".join(cells + ratios) + " |", flush=True)
+
+
+def show_length(
+    designer: "Designer", bar: "Progress", steps: int, rounds: int, lengths: Sequence[int], memory: Sequence[float]
+) -> None:
+    """Prints time per residue, peak memory, and the evaluations of a small redesign."""
+    from protein_bench.clock import Spread, ratio, seconds
+    from protein_bench.unscored import Unscored, evaluations
+
+    structures = {length: long_structure(length) for length in lengths}
+    task = bar.add_task("length", total=len(lengths) * (rounds + 1))
+    timed = {
+        str(length): lambda structure=structure: designer.design(structure, steps=steps, temperature=TEMPERATURE)
+        for length, structure in structures.items()
+    }
+    found = seconds(timed, rounds, lambda: bar.advance(task))
+    each = {length: [value / length for value in found[str(length)]] for length in lengths}
+    print(f"\nOne design with its score, {steps} steps, {rounds} rounds: median (range)\n")
+    print("| residues | seconds | ms per residue | against the shortest | peak memory, GiB |\n|---|---|---|---|---|")
+    for length, peak in zip(lengths, memory, strict=True):
+        against = ratio(each[length], each[lengths[0]]).text(2)
+        per_residue = Spread.of([1000 * value for value in each[length]]).text(2)
+        print(f"| {length} | {median(found[str(length)]):.2f} | {per_residue} | {against} | {peak:.2f} |")
+    some = long_structure(500)
+    ten = {"design": ",".join(some.residue_ids[7:500:50]), "temperature": TEMPERATURE, "steps": 100}
+    sampled = evaluations(designer.network, lambda: Unscored(designer.network).design(some, **ten))
+    both = evaluations(designer.network, lambda: designer.design(some, **ten))
+    assert sampled <= 10
+    print(f"\nDesigning 10 of 500 residues in up to 100 steps: {sampled} decoder evaluations, {both} with the score")
+
+
+def main(
+    only: Annotated[Part | None, typer.Option(help="Only this part.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer chains, lengths and rounds.")] = False,
+    seeds: Annotated[int, typer.Option(help="Seeds of the curve.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds of timing.", min=1)] = 5,
+    steps: Annotated[int | None, typer.Option(help="Steps; what the curve finds, else 10.", min=1)] = None,
+) -> None:
+    """Prints the tables."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    rounds = 2 if quick else rounds
+    long = LONG[:3] if quick else LONG
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        memory = peaks(long, steps or 10, bar) if only in (None, "length") else []
+        import torch
+        from reed_protein.design import load
+
+        torch.set_num_threads(1)
+        designer = load()
+        if only in (None, "curve"):
+            enough = show_curve(designer, bar, quick, seeds)
+            steps = steps or enough["random"]
+        steps = steps or 10
+        if only in (None, "speed"):
+            show_speed(designer, bar, steps, rounds, LENGTHS[:2] if quick else LENGTHS)
+        if only in (None, "length"):
+            show_length(designer, bar, steps, rounds, long, memory)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    run(app)
