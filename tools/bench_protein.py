@@ -131,9 +131,8 @@ def show_speed(designer: "Designer", bar: "Progress", steps: int, rounds: int, l
     chosen = [nearest(structures, length) for length in lengths]
     task = bar.add_task("speed", total=len(chosen) * 2 * 3 * (rounds + 1))
     print(f"\nCPU seconds per sequence, one thread, {steps} steps, random order, {rounds} rounds: median (range)\n")
-    print(
-        "| structure | residues | designs | encoding | sampler | with score | autoregressive | AR / sampler | AR / with score |"
-    )
+    head = ("structure", "residues", "designs", "encoding", "sampler", "with score", "autoregressive")
+    print("| " + " | ".join(head) + " | AR / sampler | AR / with score |")
     print("|" + "---|" * 9)
     for structure in chosen:
         for num in (1, 8):

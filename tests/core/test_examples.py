@@ -94,11 +94,11 @@ def test_the_mixture_example_prints_its_table_and_draws_its_picture(tmp_path: Pa
 
 def test_the_page_on_ones_own_domain_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    _, ours, _ = blocks
-    assert len([line for line in ours.splitlines() if line]) <= 15
+    assert len(blocks) == 6
+    assert len([line for line in blocks[1].splitlines() if line]) <= 15
     torch.manual_seed(0)
     names: dict[str, Any] = {}
-    for block in blocks:
+    for block in blocks[:3]:
         exec(compile(block, str(PAGE), "exec"), names)
     assert names["samples"].shape == (16, 8)
     assert names["samples"].isfinite().all()
@@ -106,3 +106,9 @@ def test_the_page_on_ones_own_domain_runs() -> None:
     assert set(loss.alignment) == {"shape"}
     assert loss.alignment["shape"].mean() < -0.8  # -1 is perfect: the latent has been learned
     assert loss.denoising.mean().isfinite()
+    for block in blocks[3:]:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert (names["drawn"].x.shape, names["drawn"].z["shape"].z.shape) == ((16, 8), (16, 3))
+    assert names["drawn"].x.isfinite().all()
+    assert bool((names["ceiling"].upper <= 1.0).all())
+    assert names["advice"].caveats

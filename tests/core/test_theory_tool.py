@@ -2,7 +2,7 @@ import importlib
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,11 +33,6 @@ def path() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def measure(path: None) -> Callable[..., list[Any]]:
-    return importlib.import_module("theory_checks.measure").measure
-
-
-@pytest.fixture(scope="module")
 def checking(path: None) -> ModuleType:
     return importlib.import_module("theory_checks.check")
 
@@ -47,7 +42,7 @@ def invoke(*options: str) -> Any:
 
 
 def test_theory_holds() -> None:
-    ended = invoke("--seed", "3", "--dim", "3", "--steps", "4")
+    ended = invoke("--seed", "3", "--dim", "2", "--steps", "3")
     assert ended.exit_code == 0, ended.output
     rows = ended.output.splitlines()[1:-1]
     assert {row.split()[0] for row in rows} == LABELS
@@ -61,16 +56,18 @@ def test_a_wrong_survival_function_is_detected(monkeypatch: pytest.MonkeyPatch) 
         return torch.cat([tail[1:], tail.new_zeros(1)])
 
     monkeypatch.setattr(reed_core.bound.terms, "survival_on_grid", late)
-    ended = invoke("--dim", "2", "--steps", "3")
+    monkeypatch.setattr(importlib.import_module("theory_checks.measure"), "MANY", ())
+    ended = invoke("--dim", "1", "--steps", "2")
     assert ended.exit_code == 1
     assert {row.split()[0] for row in ended.output.splitlines() if row.endswith("FAIL")} >= {"D4", "D14"}
 
 
 def test_a_label_without_a_check_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("theory_checks.measure"), "CATEGORICAL", ())
+    for kind in ("GAUSSIAN", "MANY"):
+        monkeypatch.setattr(importlib.import_module("theory_checks.measure"), kind, ())
     ended = invoke("--dim", "1", "--steps", "2")
     assert ended.exit_code == 1
-    assert [row.split()[0] for row in ended.output.splitlines() if row.endswith("FAIL")] == ["D12", "D15"]
+    assert [row.split()[0] for row in ended.output.splitlines() if row.endswith("FAIL")] == ["D9", "D16"]
 
 
 def wrong_sign(self: Any) -> Tensor:
@@ -117,10 +114,14 @@ def test_a_wrong_formula_is_detected(
     assert labels <= {row.label for row in check(setting) if not row.passed}
 
 
-def test_same_seed_same_figures(measure: Callable[..., list[Any]]) -> None:
-    first, second = (measure(seed=5, dim=1, steps=2) for _ in range(2))
+@pytest.mark.parametrize(("place", "make"), [("setting", "settings"), ("setting_many", "settings_many")])
+def test_same_seed_same_models(place: str, make: str) -> None:
+    draw = getattr(importlib.import_module(f"theory_checks.{place}"), make)
+    module = "samplers" if place == "setting" else "many"
+    check = importlib.import_module(f"theory_checks.{module}").check_samplers
+    first, second, other = (list(check(next(draw(seed, 1, 2)))) for seed in (5, 5, 6))
     assert first == second
-    assert first != measure(seed=6, dim=1, steps=2)
+    assert first != other
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2e-9, -float("inf")])

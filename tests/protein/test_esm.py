@@ -91,7 +91,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(safe and url.endswith(f"/{name}.pt") for (url, safe), name in zip(asked, SIZES, strict=True))
     with pytest.raises(InputError, match="no ESM-2 model 'esm3'"):
         load_esm2("esm3")
-    with pytest.raises(InputError, match="no ESM-2 checkpoint"):
+    with pytest.raises(InputError, match="expected an ESM-2 checkpoint"):
         load_esm2("esm2_t6_8M_UR50D", Path("absent.pt"))
 
 

@@ -93,6 +93,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert all(record.sequence for record in records)
 
 
+def test_a_score_keeps_six_decimals_and_no_more_zeros_than_it_needs() -> None:
+    fields: dict[str, Value] = {"score": 1.23456789, "temperature": 0.1, "recovery": 1.0, "small": 0.000123456789}
+    text = format_record(FastaRecord("a", fields, "AC"))
+    assert text == ">a, score=1.234568, temperature=0.1, recovery=1.0, small=0.000123457\nAC\n"
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -1,11 +1,11 @@
-"""Latents of a recipe: caches and their refusals, pairs on jittered graphs, the shuffled control, any number at once."""
+"""Latents of a recipe: caches and their refusals, pairs on jittered graphs, the shuffled control, many at once."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -118,9 +118,35 @@ def write_all(recipe: Recipe, chains: ChainSet) -> None:
             featurize(plan_of(spec, chains, Path(recipe.cache), recipe.network.neighbours), chains)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-c", "from reed_protein.cli import main; main()", *arguments]
-    return subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+class Done(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+PROGRAM = """
+import contextlib, io, json, sys
+from reed_protein.cli import main
+done = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["reed-protein", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code or 0
+    done.append([code, out.getvalue(), err.getvalue()])
+json.dump(done, sys.stdout)
+"""
+
+
+def commands(*lists: list[str]) -> list[Done]:
+    """Runs the program with each list of arguments, all in one process."""
+    run = [sys.executable, "-c", PROGRAM, json.dumps(lists)]
+    found = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert found.returncode == 0, found.stderr
+    return [Done(*one) for one in json.loads(found.stdout)]
 
 
 def test_any_number_of_latents_train_together_at_their_own_depths(work: Path) -> None:
@@ -240,49 +266,59 @@ def test_a_shuffled_run_differs_in_its_latents_alone(work: Path) -> None:
 
 def test_featurize_by_command_in_parts_and_again(work: Path) -> None:
     recipe = str(work / "recipe.json")
-    asked = command("featurize", recipe, "--dry-run")
-    assert asked.returncode == 0, asked.stderr
-    assert not (work / "cache").exists()
-    assert asked.stdout.count("to be written") == 4
-    promised = {line.partition(":")[0]: float(line.split()[-2]) for line in asked.stdout.splitlines()}
-    parts = [command("featurize", recipe, "--shard", f"{k}/2", "--device", "cpu") for k in (1, 2)]
-    assert [part.returncode for part in parts] == [0, 0], parts[1].stderr
+    alone = [
+        "featurize",
+        "--encoder",
+        "teacher",
+        "--option",
+        f"weights={work / 'teacher'}",
+        "--option",
+        "read=decoder.0",
+    ]
+    alone += ["--set", f"train_set={work / 'chains.npz'}", "--set", f"cache={work / 'alone'}"]
+    dry, first, second = commands(
+        ["featurize", recipe, "--dry-run"],
+        ["featurize", recipe, "--shard", "1/2", "--device", "cpu"],
+        ["featurize", recipe, "--shard", "2/2", "--device", "cpu"],
+    )
+    assert [dry.code, first.code, second.code] == [0, 0, 0], second.stderr
+    assert dry.stdout.count("to be written") == 4
+    promised = {line.partition(":")[0]: float(line.split()[-2]) for line in dry.stdout.splitlines()}
     held = {path: path.stat().st_mtime_ns for path in (work / "cache").rglob("*.safetensors")}
     assert len(held) == 4
-    again = command("featurize", recipe, "--device", "cpu")
-    assert again.returncode == 0
+    again, after, single = commands(
+        ["featurize", recipe, "--device", "cpu"], ["featurize", recipe, "--dry-run"], [*alone, "--device", "cpu"]
+    )
+    assert [again.code, after.code, single.code] == [0, 0, 0], again.stderr + single.stderr
     assert {path: path.stat().st_mtime_ns for path in (work / "cache").rglob("*.safetensors")} == held
+    assert after.stdout.count("complete") == 4
     total = sum(path.stat().st_size for path in held) / 1e6
     assert promised["total"] == pytest.approx(total, rel=0.1, abs=0.1)
-    assert command("featurize", recipe, "--dry-run").stdout.count("complete") == 4
+    assert len(list((work / "alone").glob("teacher-*/manifest.json"))) == 1
 
 
-def test_featurize_one_encoder_without_a_recipe(work: Path) -> None:
-    options = ["--option", f"weights={work / 'teacher'}", "--option", "read=decoder.0"]
-    data = ["--set", f"train_set={work / 'chains.npz'}", "--set", f"cache={work / 'cache'}"]
-    done = command("featurize", "--encoder", "teacher", *options, *data, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert len(list((work / "cache").glob("teacher-*/manifest.json"))) == 1
+def test_a_dry_run_writes_nothing(work: Path) -> None:
+    (dry,) = commands(["featurize", str(work / "recipe.json"), "--dry-run"])
+    assert dry.code == 0
+    assert not (work / "cache").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["featurize"], "needs a recipe"),
-        (["featurize", "RECIPE", "--encoder", "esm"], "not both"),
-        (["featurize", "RECIPE", "--shard", "3/2"], "i/N"),
-        (["featurize", "--encoder", "magic"], "magic"),
-        (["featurize", "--encoder", "esm", "--option", "layer"], "NAME=VALUE"),
-        (["featurize", "RECIPE", "--option", "layer=1"], "--option belongs"),
-        (["train", "RECIPE", "--out", "OUT"], "reed-protein featurize"),
-    ],
-)
-def test_a_wrong_command_is_one_line(work: Path, arguments: list[str], reason: str) -> None:
-    places = {"RECIPE": str(work / "recipe.json"), "OUT": str(work / "out")}
-    done = command(*(places.get(word, word) for word in arguments))
-    assert done.returncode == 2
-    assert reason in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_command_is_one_line(work: Path) -> None:
+    recipe = str(work / "recipe.json")
+    wrong = {
+        "needs a recipe": ["featurize"],
+        "not both": ["featurize", recipe, "--encoder", "esm"],
+        "i/N": ["featurize", recipe, "--shard", "3/2"],
+        "magic": ["featurize", "--encoder", "magic"],
+        "NAME=VALUE": ["featurize", "--encoder", "esm", "--option", "layer"],
+        "--option belongs": ["featurize", recipe, "--option", "layer=1"],
+        "no data file": ["featurize", recipe, "--set", "train_set=absent.npz"],
+        "reed-protein featurize": ["train", recipe, "--out", str(work / "out")],
+    }
+    for (reason, arguments), done in zip(wrong.items(), commands(*wrong.values()), strict=True):
+        assert done.code == 2, arguments
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_cache_of_something_else_is_one_line(work: Path) -> None:
@@ -297,8 +333,8 @@ def test_a_cache_of_something_else_is_one_line(work: Path) -> None:
     fewer = ChainSet(chains.ids[1:], chains.arrays[1:], chains.tokens[1:])
     with pytest.raises(InputError, match="no cache of latent 'single'"):
         open_sources(recipe.active, fewer, work / "cache", 8)
+    plan.folder.rename(plan_of(spec, fewer, work / "cache", 8).folder)
     with pytest.raises(InputError, match="data differs"):
-        plan.folder.rename(plan_of(spec, fewer, work / "cache", 8).folder)
         open_sources(recipe.active, fewer, work / "cache", 8)
     plan_of(spec, fewer, work / "cache", 8).folder.rename(plan.folder)
     manifest = plan.folder / "manifest.json"

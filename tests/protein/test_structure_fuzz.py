@@ -1,214 +1,167 @@
-"""Damaged files: nothing but `InputError` comes out, and what was not touched keeps its number, letter and place.
+"""Damaged files: nothing but `InputError` comes out, in good time, and no residue gets a number that is not its own.
 
-Each mutant is a real file with one to four faults in it. REED_FUZZ sets how many are tried in all (default 240).
+Each mutant is an excerpt of a real file with one to four faults. The witness is `slow_reading.py`, which shares no code
+with the reader. What the reader returns is held against it twice: residues no fault touched are all there, in order,
+with their own letter and atoms; and every residue that is there stands under that number in the damaged file.
+REED_FUZZ sets how many mutants are tried in all (default 2000).
 """
 
 import gzip
 import os
+import signal
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
+from damaged_files import Mutant, encode
 from reed_core.errors import InputError
 from reed_protein.structure import Structure, read_structure
+from slow_reading import Residues, as_cif, excerpt, places, slow_residues
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = ("2bjd_A.pdb", "example.cif", "5L33.pdb", "1A8O.pdb", "1qys.pdb", "3JQH.cif")
-MUTANTS = int(os.environ.get("REED_FUZZ", "240")) // len(FILES)
-BAD_VALUES = ("nan", "inf", "-1e9", "9999.000", "********", "", "0.000", "x", "1e400", "?", ".", "Z", "999999999999")
-PDB_FIELDS = (
-    (0, 6),
-    (12, 16),
-    (16, 17),
-    (17, 20),
-    (21, 22),
-    (22, 26),
-    (26, 27),
-    (30, 38),
-    (38, 46),
-    (46, 54),
-    (54, 60),
-)
-PDB_MARKS = (
-    "MODEL        2",
-    "ENDMDL",
-    "END",
-    "TER",
-    "ATOM",
-    "HETATM  junk",
-    "REMARK   2",
-    "\t",
-    "ATOM  \x0c" + " " * 60,
-)
-CIF_MARKS = ("loop_", "data_other", "#", ";", "_atom_site.id", "'", "ATOM", "stop_", "save_x")
-LETTERS = "AXzé \t'\"#;?.-09\x0c\x1c\x85"
+# Source: the file, the chains and the residues (counted from 0 in each chain and model) of the excerpt.
+SOURCES = {
+    "alternate locations": ("2bjd_A.pdb", "A", range(0, 36)),
+    "plain mmCIF": ("example.cif", "A", range(0, 30)),
+    "insertion codes": ("1igy.cif", "BD", range(48, 66)),
+    "modified residues": ("1A8O.pdb", "A", range(25, 66)),
+    "modified residues, mmCIF": ("1A8O.cif", "A", range(30, 66)),
+    "models": ("1LCD.pdb", "A", range(0, 16)),
+    "negative numbers": ("5L33.pdb", "A", range(0, 34)),
+    "blank chain id": ("1klu_A.pdb", " ", range(0, 36)),
+}
+MUTANTS = int(os.environ.get("REED_FUZZ", "2000")) // len(SOURCES)
+LIMIT_SECONDS = 20  # a mutant is read in some milliseconds; a machine may be busy
 
 
-@dataclass
-class Mutant:
-    """The lines of a file on their way to ruin, and the residues whose lines were touched."""
-
-    lines: list[str]
-    cif: bool
-    columns: list[str]
-    touched: set[str] = field(default_factory=set)
-
-    def key(self, line: str) -> str:
-        """The author id of an atom's residue as its line has it; empty for other lines."""
-        if not line.startswith(("ATOM", "HETATM")):
-            return ""
-        if not self.cif:
-            return line[21:22].strip() + line[22:27].replace(" ", "")
-        values = dict(zip(self.columns, line.split(), strict=False))
-        return "".join(values.get(name, "") for name in ("auth_asym_id", "auth_seq_id", "pdbx_PDB_ins_code")).rstrip(
-            "?"
-        )
-
-    def put(self, at: int, *lines: str) -> None:
-        """Replaces a line by others."""
-        self.touched.update(map(self.key, (self.lines[at], *lines)))
-        self.lines[at : at + 1] = lines
-
-    def mutate(self, rng: np.random.Generator) -> None:
-        """Adds one fault."""
-        at = int(rng.choice([at for at, line in enumerate(self.lines) if self.key(line)] or [0]))
-        other = int(rng.integers(len(self.lines)))
-        line = self.lines[at]
-        match rng.choice(["drop", "double", "swap", "letter", "field", "cut", "shift", "mark"]):
-            case "drop":
-                self.put(at)
-            case "double":
-                self.put(at, line, line)
-            case "swap":
-                second = self.lines[other]
-                self.put(at, second)
-                self.put(other, line)
-            case "letter":
-                place = int(rng.integers(len(line) + 1))
-                self.put(at, line[:place] + rng.choice(list(LETTERS)) + line[place + 1 :])
-            case "field":
-                self.put(at, self.with_bad_field(line, rng))
-            case "cut":
-                self.touched.update(map(self.key, self.lines[other:]))
-                self.lines[other:] = [self.lines[other][: rng.integers(len(self.lines[other]) + 1)]]
-            case "shift":
-                place = int(rng.integers(len(line) + 1))
-                self.put(
-                    at, line[:place] + " " + line[place:] if rng.random() < 0.5 else line[:place] + line[place + 1 :]
-                )
-            case "mark":
-                self.touched.update(map(self.key, self.lines[at:]))
-                self.put(at, rng.choice(CIF_MARKS if self.cif else PDB_MARKS), line)
-
-    def with_bad_field(self, line: str, rng: np.random.Generator) -> str:
-        """A line with one value replaced."""
-        value = str(rng.choice(BAD_VALUES))
-        if self.cif:
-            values = line.split() or [""]
-            values[rng.integers(len(values))] = value
-            return " ".join(values)
-        first, last = PDB_FIELDS[rng.integers(len(PDB_FIELDS))]
-        return line[:first] + value[: last - first].rjust(last - first) + line[last:]
+class Hang(Exception):  # noqa: N818
+    """A file was not read in time."""
 
 
-def as_cif(structure: Structure) -> str:
-    """A backbone as mmCIF, for the runs without real data."""
-    names = "group_PDB label_atom_id label_comp_id auth_asym_id auth_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z"
-    lines = ["data_x", "loop_", *(f"_atom_site.{name}" for name in names.split())]
-    for index, letter in enumerate(structure.sequence):
-        for atom, xyz in zip(("N", "CA", "C", "O"), structure.coords[index], strict=True):
-            place = f"{structure.chain_ids[index]} {structure.residue_numbers[index]} ?"
-            lines.append(
-                f"ATOM {atom} {'MET' if letter == 'M' else 'ALA'} {place} {xyz[0]:.3f} {xyz[1]:.3f} {xyz[2]:.3f}"
-            )
-    return "\n".join([*lines, "#", ""])
+@contextmanager
+def limited() -> Iterator[None]:
+    """Raises `Hang` inside the block when it takes too long."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Hang(f"not read in {LIMIT_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
-@cache
-def text_of(path: Path) -> str:
-    return path.read_text()
+def read(path: Path, where: object) -> Structure | None:
+    """The structure, or None where the file is refused in one line of fair length."""
+    with limited():
+        try:
+            return read_structure(path)
+        except InputError as error:
+            assert "\n" not in str(error), where  # noqa: PT017
+            assert 20 < len(str(error)) < 400 + len(str(path)), where  # noqa: PT017
+            return None
 
 
 @pytest.fixture
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """The text of a file to be damaged; real data is asked for only where it is needed."""
+def start(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """The excerpt of a source; real data is asked for only where it is needed."""
 
-    def text(name: str) -> str:
+    def text(source: str) -> str:
+        name, chains, window = SOURCES[source]
         if name == "example.cif":
-            return as_cif(read_structure(EXAMPLES / "2bjd_A.pdb"))
-        if (EXAMPLES / name).exists():
-            return text_of(EXAMPLES / name)
-        return text_of(request.getfixturevalue("reed_data") / "protein" / "structures" / name)
+            whole = as_cif((EXAMPLES / "2bjd_A.pdb").read_text())
+        elif (EXAMPLES / name).exists():
+            whole = (EXAMPLES / name).read_text()
+        else:
+            whole = (request.getfixturevalue("reed_data") / "protein" / "structures" / name).read_text()
+        return excerpt(whole, name.endswith("cif"), chains, window)
 
     return text
 
 
-def untouched(whole: Structure, mutant: Mutant, text: str) -> list[str]:
-    """Ids of residues that must come through: plain ATOM records in the first model, no line of theirs touched."""
-    hetero = {mutant.key(line) for line in text.split("\n") if line.startswith("HETATM")}
-    return [name for name in whole.residue_ids if name not in mutant.touched | hetero]
+def file_name(source: str) -> str:
+    return SOURCES[source][0]
 
 
-def assert_kept(whole: Structure, damaged: Structure, names: list[str]) -> None:
-    before = {name: at for at, name in enumerate(whole.residue_ids)}
+def assert_kept(expected: Residues, damaged: Structure, untouched: list[str], where: object) -> None:
+    """Untouched residues are there with their letter and atoms, in their order."""
     after = {name: at for at, name in enumerate(damaged.residue_ids)}
-    assert set(names) <= after.keys()
-    old, new = [before[name] for name in names], [after[name] for name in names]
-    assert [whole.sequence[at] for at in old] == [damaged.sequence[at] for at in new]
-    np.testing.assert_array_equal(whole.coords[old, :3], damaged.coords[new, :3])
-    for chain in whole.chains:
-        order = [after[name] for name in names if whole.chain_ids[before[name]] == chain]
-        assert order == sorted(order)
+    assert set(untouched) <= after.keys(), where
+    for name in untouched:
+        letter, atoms = expected[name]
+        assert damaged.sequence[after[name]] == letter, where
+        for place, atom in enumerate(("N", "CA", "C", "O")):
+            if atom in atoms:
+                np.testing.assert_array_equal(damaged.coords[after[name], place], atoms[atom], str(where))
+    for chain in dict.fromkeys(name[0] for name in untouched):
+        order = [after[name] for name in untouched if name[0] == chain]
+        assert order == sorted(order), where
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_faults_are_refused_or_stay_where_they_are(name: str, start: Callable[[str], str], tmp_path: Path) -> None:
-    text = start(name)
-    path = tmp_path / name
+def assert_backed(damaged: Structure, text: str, cif: bool, where: object) -> None:
+    """N, CA and C of every residue stand in the file, under that chain, number and insertion code."""
+    written = places(text, cif)
+    for at, name in enumerate(damaged.residue_ids):
+        for place, atom in enumerate(("N", "CA", "C")):
+            assert (name, atom, *damaged.coords[at, place].tolist()) in written, (where, name, atom)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_slow_reading_and_the_reader_agree_on_whole_files(
+    source: str, start: Callable[[str], str], tmp_path: Path
+) -> None:
+    text, path = start(source), tmp_path / file_name(source)
     path.write_text(text)
-    whole = read_structure(path)
-    lines = text.split("\n")
-    columns = [line.strip().removeprefix("_atom_site.") for line in lines if line.startswith("_atom_site.")]
+    structure, expected = read_structure(path), slow_residues(text, path.suffix == ".cif")
+    assert len(structure) > 10
+    assert list(structure.residue_ids) == list(expected)
+    assert_kept(expected, structure, list(expected), source)
+    assert_backed(structure, text, path.suffix == ".cif", source)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_faults_are_refused_or_stay_where_they_are(source: str, start: Callable[[str], str], tmp_path: Path) -> None:
+    text, cif = start(source), file_name(source).endswith("cif")
+    expected = slow_residues(text, cif)
     outcomes: Counter[str] = Counter()
     for seed in range(MUTANTS):
-        rng = np.random.default_rng([seed, len(text)])
-        mutant = Mutant(list(lines), name.endswith("cif"), columns)
+        rng = np.random.default_rng([seed, list(SOURCES).index(source)])
+        mutant = Mutant.of(text, cif)
         for _ in range(rng.integers(1, 5)):
             mutant.mutate(rng)
-        path.write_text("\n".join(mutant.lines), encoding="utf-8")
-        try:
-            damaged = read_structure(path)
-        except InputError as error:
-            outcomes["refused"] += 1
-            assert "\n" not in str(error), seed  # noqa: PT017
-            assert 20 < len(str(error)) < 400, seed  # noqa: PT017
-            continue
-        outcomes["read"] += 1
-        assert_kept(whole, damaged, untouched(whole, mutant, text))
+        raw, readable = encode(mutant.text(), rng)
+        path = tmp_path / (file_name(source) + ".gz" * raw.startswith(b"\x1f\x8b"))
+        path.write_bytes(raw)
+        where = (source, seed, mutant.faults)
+        structure = read(path, where)
+        path.unlink()
+        outcomes["refused" if structure is None else "read"] += 1
+        if structure is not None and readable:
+            assert_kept(expected, structure, [name for name in expected if name not in mutant.touched], where)
+            assert_backed(structure, mutant.text(), cif, where)
     assert min(outcomes["refused"], outcomes["read"]) > 0.1 * MUTANTS
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", FILES[:2])
+@pytest.mark.parametrize("source", list(SOURCES)[:2])
 def test_random_bytes_never_crash_the_reader(
-    name: str, packed: bool, start: Callable[[str], str], tmp_path: Path
+    source: str, packed: bool, start: Callable[[str], str], tmp_path: Path
 ) -> None:
-    raw = start(name).encode()[:6000]
+    raw = start(source).encode()[:6000]
     raw = gzip.compress(raw) if packed else raw
-    path = tmp_path / f"{name}{'.gz' if packed else ''}"
-    for seed in range(MUTANTS):
+    path = tmp_path / f"{file_name(source)}{'.gz' if packed else ''}"
+    for seed in range(MUTANTS // 2):
         rng = np.random.default_rng(seed)
         noisy = bytearray(raw)
         for at in rng.integers(len(noisy), size=rng.integers(1, 6)):
             noisy[at] = rng.integers(256)
         path.write_bytes(noisy[: rng.integers(len(noisy)) if seed % 5 == 0 else None])
-        try:
-            structure = read_structure(path)
-        except InputError as error:
-            assert "\n" not in str(error)  # noqa: PT017
-        else:
-            assert np.isfinite(structure.coords).all()
+        structure = read(path, seed)
+        assert structure is None or np.isfinite(structure.coords).all()

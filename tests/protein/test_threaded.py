@@ -62,6 +62,22 @@ def test_a_threaded_design_reads_back_to_the_same_residues(suffix: str, tmp_path
         np.testing.assert_allclose(b_factors, 100 * confidence, atol=0.0051)
 
 
+@pytest.mark.parametrize("suffix", [".pdb", ".cif"])
+@pytest.mark.parametrize(("name", "chains"), [("1igy.cif", ["B"]), ("6cf8_A.pdb", None)])
+def test_real_structures_with_gaps_and_insertion_codes_keep_every_residue(
+    name: str, chains: list[str] | None, suffix: str, reed_data: Path, tmp_path: Path
+) -> None:
+    structure = read_structure(reed_data / "protein" / "structures" / name, chains)
+    path = tmp_path / f"out{suffix}"
+    write_threaded(structure, "G" * len(structure), np.ones(len(structure), np.float32), path)
+    again = read_structure(path)
+    assert again.sequence == "G" * len(structure)
+    assert again.residue_ids == structure.residue_ids
+    np.testing.assert_array_equal(again.breaks, structure.breaks)
+    ids = [residue_id(r.get_parent().id, r.id[1], r.id[2].strip()) for r in biopython_residues(path)]
+    assert tuple(ids) == structure.residue_ids
+
+
 def test_chain_breaks_stay_in_the_numbers_of_an_mmcif_file() -> None:
     lines = [line.split() for line in mmcif_text(complex_of()).splitlines() if line.startswith("ATOM ")]
     label = [int(line[8]) for line in lines if line[3] == "CA"]

@@ -1,4 +1,4 @@
-"""Structures of wanted lengths: chains of real files, and copies of a real chain side by side where none is long enough.
+"""Structures of wanted lengths: chains of real files, or copies of a real chain side by side.
 
 A copy stands as a chain of its own, moved along x by the width of the chain, so that chains touch as in a filament.
 """

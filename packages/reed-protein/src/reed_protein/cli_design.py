@@ -163,13 +163,7 @@ def fold_invert(
         skip_finished=skip_finished,
         dry_run=dry_run,
         weights=weights,
+        device=device,
+        threads=threads,
     )
-    return run(request, _device(device, threads, dry_run), sys.stdout)
-
-
-def _device(name: str, threads: int, dry_run: bool) -> str:
-    if dry_run:
-        return "cpu"
-    from reed_core.device import use_device
-
-    return use_device(name, threads)
+    return run(request, sys.stdout)

@@ -1,6 +1,7 @@
 """The command `featurize`. Heavy imports stay inside the command, so that `--help` is quick."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def featurize(
 
     from reed_protein.latents import featurize as write
     from reed_protein.latents import plan_of
+    from reed_protein.latents.spec import StoredSpec
     from reed_protein.recipe import Recipe, open_chains
 
     if (recipe is None) == (encoder is None):
@@ -60,7 +62,7 @@ def featurize(
     else:
         settings = _alone(str(encoder), option or [], set_ or [])
     chains = open_chains(settings.train_set)
-    stored = [spec for spec in settings.active if spec.kind not in ("identity", "environment", "contact", "3di")]
+    stored = [spec for spec in settings.active if isinstance(spec, StoredSpec)]
     if not stored:
         console.report("no latent of this recipe needs a cache")
         return
@@ -77,10 +79,7 @@ def featurize(
     place = use_device(device, threads)
     for plan in plans:
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(plan.spec.name)
-            cache = write(
-                plan, chains, place, part, lambda done, of, t=task, b=bar: b.update(t, completed=done, total=of)
-            )
+            cache = write(plan, chains, place, part, partial(bar.update, bar.add_task(plan.spec.name)))
         if cache is None:
             console.report(f"{plan.spec.name}: part {shard} of {plan.folder} is written; other parts are not there yet")
         else:

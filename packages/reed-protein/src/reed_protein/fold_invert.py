@@ -11,7 +11,7 @@ carry the structure's name: `--threaded model.cif` becomes `NAME_model.cif`.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 from reed_core import console
@@ -50,14 +50,15 @@ class Request:
     skip_finished: bool = False
     dry_run: bool = False
     weights: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
 
 
-def run(request: Request, device: str, stream: TextIO) -> int:
-    """Reads, designs and writes.
+def run(request: Request, stream: TextIO) -> int:
+    """Reads, designs and writes. What can be refused without the network is refused before it is loaded.
 
     Args:
         request: The command.
-        device: Where to run the network.
         stream: Where FASTA goes without `out` and `out_dir`, and the report of a dry run.
 
     Returns:
@@ -75,24 +76,34 @@ def run(request: Request, device: str, stream: TextIO) -> int:
             f"{' '.join(request.inputs)}: these are {len(found.files)} structures; "
             "give --out-dir, a folder for a FASTA file of each"
         )
-    if found.files and not request.dry_run:
-        _outputs(request, found.files[0]).check([request.out])
-    designer = None if request.dry_run else _load(request, device)
     if len(found.files) == 1 and not found.problems:
-        _one(request, found.files[0], designer, stream, alone=True)
+        _alone(request, found.files[0], stream)
         return 0
-    return _several(request, found, designer, stream)
+    return _several(request, found, stream)
 
 
-def _several(request: Request, found: Inputs, designer: "Designer | None", stream: TextIO) -> int:
+def _alone(request: Request, item: Input, stream: TextIO) -> None:
+    task = _read(request, item)
+    if task is not None and request.dry_run:
+        stream.write(dry_run.report(task.structure, request.controls, task.plan))
+    elif task is not None:
+        _design(request, task, _load(request, item), stream, alone=True)
+
+
+def _several(request: Request, found: Inputs, stream: TextIO) -> int:
+    designer = None if request.dry_run else _load(request, found.files[0])
     failed = len(found.problems)
     for problem in found.problems:
         console.report(f"error: {problem}")
-    bar = Progress(console=Console(stderr=True), transient=True)
+    bar = _bar(shown=True)
     with bar:
         for item in bar.track(found.files, description="structures"):
             try:
-                _one(request, item, designer, stream, alone=False)
+                task = _read(request, item)
+                if task is not None and designer is None:
+                    stream.write(dry_run.report(task.structure, request.controls, task.plan))
+                elif task is not None and designer is not None:
+                    _design(request, task, designer, stream, alone=False)
             except InputError as error:
                 failed += 1
                 console.report(f"error: {item.path}: {' '.join(str(error).split())}")
@@ -100,20 +111,30 @@ def _several(request: Request, found: Inputs, designer: "Designer | None", strea
     return console.BAD_INPUT if failed else 0
 
 
-def _one(request: Request, item: Input, designer: "Designer | None", stream: TextIO, alone: bool) -> None:
-    """Designs one structure."""
+class _Task(NamedTuple):
+    """A structure that is to be designed: what is read, what it comes to, and where FASTA goes."""
+
+    item: Input
+    structure: Structure
+    plan: Plan
+    out: Path | None
+
+
+def _read(request: Request, item: Input) -> _Task | None:
+    """Reads a structure and settles what is designed; None if it is finished and to be passed over."""
     out = request.out if request.out_dir is None else request.out_dir / f"{item.name}.fa"
     if request.skip_finished and out is not None and out.is_file():
         console.report(f"{item.name}: {out} is there already, skipped")
-        return
+        return None
     structure = read_structure(item.path, request.chains, request.model)
-    plan = request.controls.plan(structure)
-    if designer is None:
-        stream.write(dry_run.report(structure, request.controls, plan))
-        stream.flush()
-        return
+    return _Task(item, structure, request.controls.plan(structure), out)
+
+
+def _design(request: Request, task: _Task, designer: "Designer", stream: TextIO, alone: bool) -> None:
+    """Designs one structure and writes all that was asked for."""
     from reed_protein.outputs import write_outputs
 
+    item, structure, plan, out = task
     before = "" if alone else f"{item.name}: "
     around = counted(near(structure, plan.designed))
     unseen = [f"within {NEAR_ANGSTROM:g} A of designed residues, not seen by this model: {around}"] if around else []
@@ -170,9 +191,15 @@ def _record(structure: Structure, request: Request, design: "Design") -> str:
 
 def _with_bar(designs: Iterator["Design"], controls: Controls, alone: bool) -> Iterator["Design"]:
     total = controls.num * len(controls.temperatures)
-    bar = Progress(console=Console(stderr=True), transient=True, disable=not alone or total < _BAR_FROM)
+    bar = _bar(alone and total >= _BAR_FROM)
     with bar:
         yield from bar.track(designs, total=total, description="designing")
+
+
+def _bar(shown: bool) -> Progress:
+    """A progress bar on standard error; none where that is a file or a pipe."""
+    errors = Console(stderr=True)
+    return Progress(console=errors, transient=True, disable=not (shown and errors.is_terminal))
 
 
 def _outputs(request: Request, item: Input) -> "Outputs":
@@ -194,7 +221,12 @@ def _check(request: Request) -> None:
         raise InputError("--skip-finished looks for files in --out-dir; give that too")
 
 
-def _load(request: Request, device: str) -> "Designer":
+def _load(request: Request, first: Input) -> "Designer":
+    """The network, once the other outputs are known to be possible."""
+    from reed_core.device import use_device
+
     from reed_protein.design import load
 
-    return load(request.weights, device)
+    if any(request.outputs.values()):
+        _outputs(request, first).check([request.out])
+    return load(request.weights, use_device(request.device, request.threads))

@@ -12,19 +12,18 @@ themselves: assemblies (`ID.pt`) are not.
 import csv
 import hashlib
 import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from pydantic import BaseModel, ConfigDict, Field
 from reed_core.errors import InputError
 
 from reed_protein.complete import complete_chain
 from reed_protein.dataset import Chain
+from reed_protein.restricted import load_restricted
 
 COLUMNS = ("CHAINID", "RESOLUTION", "CLUSTER", "SEQUENCE")
 _TRIES = 1000
@@ -126,16 +125,15 @@ class MpnnChains:
 
     def _read(self, name: str) -> Chain | None:
         path = self.folder / "pdb" / name[1:3] / f"{name}.pt"
+        content = load_restricted(path, SAFE, "a chain of ProteinMPNN's training set")
         try:
-            with torch.serialization.safe_globals(SAFE):
-                content = torch.load(path, map_location="cpu", weights_only=True)
             sequence, atoms = content["seq"], np.asarray(content["xyz"], dtype=np.float32)
-        except FileNotFoundError as error:
-            raise InputError(f"no file {path}, which {self.layout.table} names; unpack the whole set") from error
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise InputError(f"{path} is not a chain of this layout ({_brief(error)}); unpack it again") from error
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{path} lacks seq or xyz ({_brief(error)}); unpack the training set again") from error
         if not isinstance(sequence, str) or atoms.ndim != 3 or atoms.shape[0] != len(sequence) or atoms.shape[1] < 4:
-            raise InputError(f"{path} holds atoms {atoms.shape} for {len(sequence)} residues; expected [L, 14, 3]")
+            raise InputError(
+                f"{path} holds atoms {list(atoms.shape)} for {len(sequence)} residues; expected [L, 14, 3]"
+            )
         return complete_chain(name, sequence, atoms, self.layout.trim_tags)
 
     def _rows(self) -> Iterator[tuple[str, int, int]]:

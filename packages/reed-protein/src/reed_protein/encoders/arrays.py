@@ -11,7 +11,7 @@ at once. AlphaFold 3's terms of use bind what is made with its output.
 
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class ArrayEncoder:
         )
 
     def __call__(
-        self, x_0: Int[Tensor, "b n"], c: NamedBackbone, mask: Bool[Tensor, "b n"] | None = None
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
     ) -> Representation:
         """Reads a batch.
 

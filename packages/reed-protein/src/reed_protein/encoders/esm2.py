@@ -13,9 +13,9 @@ regression weights is not needed.
 """
 
 import argparse
-import pickle
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,10 +26,10 @@ from reed_core.latent import Representation
 from reed_core.representation import fingerprint_module
 from torch import Tensor, nn
 
-from reed_protein.backbone import Backbone
 from reed_protein.encoders.graph import edges_of, pairs_on_graph
 from reed_protein.network import UNKNOWN_TOKEN
 from reed_protein.residues import ALPHABET
+from reed_protein.restricted import load_restricted
 
 LINKER = 25  # glycines between joined chains
 HOST = "https://dl.fbaipublicfiles.com/fair-esm/models"
@@ -69,14 +69,11 @@ def load_esm2(model: str, path: Path | None = None) -> nn.Module:
     if place is None and model not in SIZES:
         raise InputError(f"no ESM-2 model '{model}'; choose from {', '.join(SIZES)}, or give the path of a checkpoint")
     source = str(place) if place is not None else f"{HOST}/{model}.pt"
+    if place is not None:
+        content = load_restricted(place, [argparse.Namespace], "an ESM-2 checkpoint")
+    else:
+        content = _downloaded(source)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            if place is not None:
-                content = torch.load(place, map_location="cpu", weights_only=True)
-            else:
-                content = torch.hub.load_state_dict_from_url(
-                    source, map_location="cpu", progress=False, weights_only=True
-                )
         settings, state = content["cfg"]["model"], content["model"]
         state = {re.sub(r"^encoder\.(sentence_encoder\.)?", "", name): value for name, value in state.items()}
         network = kind(
@@ -87,22 +84,13 @@ def load_esm2(model: str, path: Path | None = None) -> nn.Module:
             settings.token_dropout,
         )
         found = network.load_state_dict(state, strict=False)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"no ESM-2 checkpoint {source}; give its path, or leave the path out to download it"
-        ) from error
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"cannot get {source} ({reason}); download it elsewhere and give its path, or check the connection"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{source} is not an ESM-2 checkpoint ({reason}); download it again") from error
+        raise InputError(f"{source} is not an ESM-2 checkpoint ({reason}); get it again") from error
     lacking = [name for name in found.missing_keys if not name.startswith("contact_head.")]
     if lacking or found.unexpected_keys:
         odd = [*lacking, *found.unexpected_keys]
-        raise InputError(f"{source} is not an ESM-2 checkpoint: {odd[0]} does not fit; download it again")
+        raise InputError(f"{source} is not an ESM-2 checkpoint: {odd[0]} does not fit; get it again")
     return network
 
 
@@ -123,11 +111,11 @@ class EsmTokens:
 
     def __init__(self, module: nn.Module, layer: int | None = None, chains: Joining = "separate", name: str = "esm"):
         self.name, self.module, self.chains = name, module.eval().requires_grad_(False), chains
-        depth = int(module.num_layers)
+        depth = _count(module, "num_layers")
         self.layer = depth if layer is None else layer
         if not 0 <= self.layer <= depth:
             raise InputError(f"layer {layer} of an ESM-2 of {depth} layers; choose 0 to {depth}")
-        self.dim = int(module.embed_dim)
+        self.dim = _count(module, "embed_dim")
 
     @property
     def fingerprint(self) -> str:
@@ -135,7 +123,9 @@ class EsmTokens:
         return fingerprint_module(self.module, "esm tokens 1", str(self.layer), self.chains)
 
     @torch.no_grad()
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Encodes a batch, one sequence at a time: memory is that of the longest, and the batch changes nothing."""
         z = torch.zeros(*x_0.shape, self.dim)
         for row in range(len(x_0)):
@@ -173,11 +163,11 @@ class EsmAttention:
         name: str = "esm_attention",
     ) -> None:
         self.name, self.module, self.chains = name, module.eval().requires_grad_(False), chains
-        depth = int(module.num_layers)
+        depth = _count(module, "num_layers")
         self.layers = tuple(range(1, depth + 1) if layers is None else layers)
         if not self.layers or not all(1 <= layer <= depth for layer in self.layers):
             raise InputError(f"attention of layers {layers} of an ESM-2 of {depth} layers; choose from 1 to {depth}")
-        self.neighbours, self.dim = neighbours, len(self.layers) * int(module.attention_heads)
+        self.neighbours, self.dim = neighbours, len(self.layers) * _count(module, "attention_heads")
 
     @property
     def fingerprint(self) -> str:
@@ -185,7 +175,9 @@ class EsmAttention:
         return fingerprint_module(self.module, "esm attention 1", str((self.layers, self.neighbours)), self.chains)
 
     @torch.no_grad()
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Encodes a batch, one sequence at a time."""
         edges = edges_of(c, self.neighbours)
         z = torch.zeros(*edges.neighbours.shape, self.dim)
@@ -238,6 +230,22 @@ def corrected(maps: Float[Tensor, "h n n"]) -> Float[Tensor, "h n n"]:
     return maps - rows * rows.transpose(-1, -2) / rows.sum(-2, keepdim=True)
 
 
+def _count(module: nn.Module, name: str) -> int:
+    value: Any = getattr(module, name)
+    return int(value)
+
+
+def _downloaded(url: str) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, weights_only=True)
+    except Exception as error:  # the network fails in many ways, and so does a file that it left half
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(
+            f"cannot get {url} ({reason}); check the connection, or download it elsewhere and give its path"
+        ) from error
+
+
 def _encoded(module: Any, letters: str) -> Int[Tensor, "1 n"]:
     alphabet = module.alphabet
     inner = [alphabet.get_idx(letter) for letter in letters]
@@ -248,7 +256,6 @@ def _encoded(module: Any, letters: str) -> Int[Tensor, "1 n"]:
 def _esm2_class() -> Any:
     advice = "install reed-protein[esm] in an environment without the package called esm"
     try:
-        from esm.model.esm2 import ESM2
+        return import_module("esm.model.esm2").ESM2
     except ModuleNotFoundError as error:
         raise InputError(f"ESM-2 needs fair-esm ({error}); {advice}") from error
-    return ESM2

@@ -7,15 +7,13 @@ can do is to teach the encoder where to look. Compare it with the shuffled contr
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
 from reed_core.errors import InputError
 from reed_core.latent import Representation
 from torch import Tensor
-
-from reed_protein.dataset import NamedBackbone
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"  # the twenty states; X and - are unknown
 
@@ -53,7 +51,7 @@ class StructuralAlphabet:
             self._states[header.split()[0]] = states
 
     def __call__(
-        self, x_0: Int[Tensor, "b n"], c: NamedBackbone, mask: Bool[Tensor, "b n"] | None = None
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
     ) -> Representation:
         """Looks a batch up.
 

@@ -10,7 +10,7 @@ NQST, positive KR, negative DE, special GP.
 """
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -48,7 +48,9 @@ class Identity:
     name, dim, fingerprint = "identity", NUM_TOKENS, "identity 1"
     level: Literal["token"] = "token"
 
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Classes, -1 where unknown."""
         known = c.mask & (x_0 < UNKNOWN_TOKEN)
         return Representation(torch.where(known, x_0, -1), known)
@@ -68,7 +70,9 @@ class Environment:
         self.neighbours = neighbours
         self.fingerprint = f"environment 1, {neighbours} neighbours"
 
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Rows of the residue and of its neighbours' mean, [b, n, 40]."""
         known, neighbours, both = _graph(x_0, c, self.neighbours)
         rows = blosum_rows()[torch.where(known, x_0, UNKNOWN_TOKEN)]
@@ -91,7 +95,9 @@ class Contact:
         self.neighbours = neighbours
         self.fingerprint = f"contact 1, {neighbours} neighbours"
 
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Class pairs, [b, n, k], -1 where unknown."""
         known, neighbours, both = _graph(x_0, c, self.neighbours)
         group = residue_classes()[torch.where(known, x_0, UNKNOWN_TOKEN)]

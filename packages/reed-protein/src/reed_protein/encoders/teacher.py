@@ -5,7 +5,7 @@ the REED latent that needs no download: the weights that come with the package, 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
@@ -63,7 +63,9 @@ class Teacher:
         return fingerprint_module(self.module, "teacher 1", self.read, self.level, str(self.neighbours))
 
     @torch.no_grad()
-    def __call__(self, x_0: Int[Tensor, "b n"], c: Backbone, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
+    def __call__(
+        self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
+    ) -> Representation:
         """Encodes a batch.
 
         Raises:

@@ -90,7 +90,8 @@ def open_sources(
     for spec in specs:
         source: Source
         if isinstance(spec, (TableSpec, AlphabetSpec)):
-            source = Live(spec.encoder(neighbours))
+            encoder: Encoder = spec.encoder(neighbours)
+            source = Live(encoder)
         else:
             plan = plan_of(spec, chains, root, neighbours)
             source = Stored(open_plan(plan, chains.fingerprint), chains, neighbours)

@@ -6,10 +6,9 @@ with other weights under the same settings is refused.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -25,6 +24,15 @@ from reed_protein.latents.spec import MARGIN, StoredSpec
 SHARD_ITEMS = 128
 _BATCH_ITEMS = 4
 _HALF = 32
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """Told how far the writing has come."""
+
+    def __call__(self, *, completed: int, total: int) -> Any:
+        """Called after each shard."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def featurize(
     chains: Chains,
     device: torch.device | str = "cpu",
     part: tuple[int, int] = (0, 1),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Cache | None:
     """Writes what is missing of a cache; stopped at any moment, it goes on with the next shard.
 
@@ -96,7 +104,7 @@ def featurize(
         device: Where the encoder runs.
         part: (i, n): write the i-th of n parts of the shards, i from 0, for n workers. The call that finds all shards
             there finishes the cache.
-        progress: Called with the shards looked after and their number.
+        progress: Called as progress(completed=, total=) with the shards looked after and their number.
 
     Returns:
         The cache; None if another worker still has shards to write.
@@ -124,7 +132,7 @@ def featurize(
     for done, index in enumerate(mine, start=1):
         builder.write(index)
         if progress is not None:
-            progress(done, len(mine))
+            progress(completed=done, total=len(mine))
     if part[1] > 1 and not all((plan.folder / f"{index:06d}.safetensors").is_file() for index in range(builder.shards)):
         return None
     return Cache(plan.folder, builder.seal())
