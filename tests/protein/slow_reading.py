@@ -16,6 +16,8 @@ CODES = (
     *("ILE", "I", "LEU", "L", "LYS", "K", "MET", "M", "PHE", "F", "PRO", "P", "SER", "S", "THR", "T", "TRP", "W"),
     *("TYR", "Y", "VAL", "V", "MSE", "M"),
 )
+PREFIX = "_atom_site."
+CIF_WORD = re.compile(r"'((?:[^']|'(?=\S))*)'(?=\s|$)|\"((?:[^\"]|\"(?=\S))*)\"(?=\s|$)|([^\s#'\"]\S*)|(#.*)")
 LETTERS = dict(zip(CODES[::2], CODES[1::2], strict=True))
 
 
@@ -63,41 +65,40 @@ def pdb_rows(text: str) -> Iterator[Row]:
             )
 
 
-def cif_tokens(text: str) -> list[str]:
-    """Values and names; a quote ends at a quote before a blank, a comment at its line's end."""
-    found: list[str] = []
+def cif_tokens(text: str) -> Iterator[tuple[str, bool]]:
+    """Names and values, and whether each was quoted; a quote ends at a quote before a blank."""
     block: list[str] | None = None
     for line in lines_of(text):
         if line.startswith(";"):
             if block is None:
                 block = [line[1:]]
                 continue
-            found.append("\n".join(block))
+            yield "\n".join(block), True
             block, line = None, line[1:]
         elif block is not None:
             block.append(line)
             continue
-        for one, two, bare, _ in re.findall(
-            r"'((?:[^']|'(?=\S))*)'(?=\s|$)|\"((?:[^\"]|\"(?=\S))*)\"(?=\s|$)|([^\s#'\"]\S*)|(#.*)", line
-        ):
-            if one or two or bare:
-                found.append(one or two or bare)
-    return found
+        for match in CIF_WORD.finditer(line):
+            if match.lastindex in (1, 2, 3):
+                yield match[match.lastindex], match.lastindex < 3
 
 
 def cif_columns(text: str) -> list[str]:
-    return [token.removeprefix("_atom_site.") for token in cif_tokens(text) if token.startswith("_atom_site.")]
+    return [token.removeprefix(PREFIX) for token, quoted in cif_tokens(text) if token.startswith(PREFIX) and not quoted]
 
 
 def cif_rows(text: str) -> Iterator[Row]:
-    tokens = cif_tokens(text)
-    names = [token for token in tokens if token.startswith("_atom_site.")]
-    if not names:
+    columns, values = list[str](), list[str]()
+    for token, quoted in cif_tokens(text):
+        if token.startswith(PREFIX) and not quoted:
+            columns.append(token.removeprefix(PREFIX))
+            values.clear()
+        else:
+            values.append("" if token in ("?", ".") and not quoted else token)
+    if not columns:
         return
-    columns = [name.removeprefix("_atom_site.") for name in names]
-    values = tokens[tokens.index(names[-1]) + 1 :]
     for at in range(0, len(values) - len(columns) + 1, len(columns)):
-        row = {name: "" if value in "?." else value for name, value in zip(columns, values[at:], strict=False)}
+        row = dict(zip(columns, values[at:], strict=False))
 
         def first(*wanted: str, row: dict[str, str] = row) -> str:
             return next((row[name] for name in wanted if row.get(name)), "")

@@ -4,7 +4,6 @@ Symmetry has its own in `test_ties` (different numbering, unequal lengths), name
 """
 
 import gzip
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,12 +106,14 @@ def test_cysteine_can_be_left_out(designer: Designer) -> None:
         assert "C" not in design.sequence
 
 
-def test_ligands_that_are_not_seen_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ligands_that_are_not_seen_are_told(tmp_path: Path) -> None:
     x, y, z = (float(value) for value in peptide("GASTV")[12].xyz)
     zinc = Row("A", 401, "ZN", "ZN", (x + 3, y, z), record="HETATM", polymer=False)
     path = written(tmp_path, [*peptide("GASTV"), zinc])
-    assert fold_invert.run(Request((str(path),), Controls(), dry_run=True), sys.stdout) == 0
-    assert "within 6 A of designed residues, not seen by this model: 1 ZN" in capsys.readouterr().out
+    with (tmp_path / "report").open("w") as stream:
+        assert fold_invert.run(Request((str(path),), Controls(), dry_run=True), stream) == 0
+    words = "within 6 A of designed residues, not seen by this model: 1 ZN"
+    assert words in (tmp_path / "report").read_text()
 
 
 def test_two_proteins_on_one_chain_id_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -138,7 +139,9 @@ def test_a_bad_coordinate_does_not_stop_the_rest_of_the_batch(
     bad = [replace(row, xyz=("nan", "1.0", "1.0")) if row.number == 2 else row for row in peptide("GAS")]
     written(folder, bad, "b.pdb")
     request = Request((str(folder),), Controls(), out_dir=out, weights=weights)
-    assert fold_invert.run(request, sys.stdout) == 2
+    with (tmp_path / "nothing").open("w") as stream:
+        assert fold_invert.run(request, stream) == 2
+    assert (tmp_path / "nothing").read_text() == ""
     assert sorted(path.name for path in out.iterdir()) == ["a.fa", "c.fa"]
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
