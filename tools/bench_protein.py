@@ -6,7 +6,7 @@
 curve    median recovery of the 90 valid chains of REED_DATA against steps, random and confidence order, and the
          smallest step count within half a point of the largest
 speed    CPU seconds per sequence at about 106, 320, 618 and 1,000 residues, 1 and 8 designs: the sampler of
-         `Designer.design`, the same with the any-order score that it gives each design, and a node by node
+         `Designer.design` at that and other step counts, once with the any-order score, and a node by node
          autoregressive decoder of the same weights (tools/protein_bench/autoregressive.py says what it is and why it is
          fair). Every arm starts from a structure in memory, encodes it once for all its sequences, and decodes
 length   CPU seconds per residue and peak memory from 500 to 5,000 residues, and the decoder evaluations that designing
@@ -107,41 +107,44 @@ def show_curve(designer: "Designer", bar: "Progress", quick: bool, seeds: int) -
     return enough
 
 
-def arms(designer: "Designer", structure: "Structure", num: int, steps: int) -> dict[str, Callable[[], Any]]:
-    """What is timed on one structure."""
+def arms(designer: "Designer", structure: "Structure", num: int, steps: Sequence[int]) -> dict[str, Callable[[], Any]]:
+    """What is timed on one structure; the score costs the same at any number of steps, so it is timed at one."""
     from protein_bench.autoregressive import decode
     from protein_bench.unscored import Unscored
     from reed_core.noise import NoiseSource
 
     network, alone = designer.network, Unscored(designer.network)
-    wanted = {"num": num, "steps": steps, "temperature": TEMPERATURE}
+
+    def design(by: "Designer", count: int) -> Callable[[], Any]:
+        return lambda: by.design(structure, num=num, steps=count, temperature=TEMPERATURE)
+
     return {
-        "sample": lambda: alone.design(structure, **wanted),
-        "design": lambda: designer.design(structure, **wanted),
+        "encoding": lambda: designer.encode(structure),
+        **{f"{count} steps": design(alone, count) for count in steps},
+        f"{steps[0]} steps, with score": design(designer, steps[0]),
         "autoregressive": lambda: decode(network, designer.encode(structure), NoiseSource(0, range(num)), TEMPERATURE),
     }
 
 
-def show_speed(designer: "Designer", bar: "Progress", steps: int, rounds: int, lengths: Sequence[int]) -> None:
+def show_speed(
+    designer: "Designer", bar: "Progress", steps: Sequence[int], rounds: int, lengths: Sequence[int]
+) -> None:
     """Prints seconds per sequence and ratios to the autoregressive decoder."""
     from protein_bench.backbones import nearest, real
     from protein_bench.clock import Spread, ratio, seconds
 
     structures = real(data_folder() / "structures")
     chosen = [nearest(structures, length) for length in lengths]
-    task = bar.add_task("speed", total=len(chosen) * 2 * 3 * (rounds + 1))
-    print(f"\nCPU seconds per sequence, one thread, {steps} steps, random order, {rounds} rounds: median (range)\n")
-    head = ("structure", "residues", "designs", "encoding", "sampler", "with score", "autoregressive")
-    print("| " + " | ".join(head) + " | AR / sampler | AR / with score |")
-    print("|" + "---|" * 9)
+    task = bar.add_task("speed", total=len(chosen) * 2 * (len(steps) + 3) * (rounds + 1))
+    print(f"\nCPU seconds per sequence, one thread, random order, {rounds} rounds: median (range)\n")
+    print("| structure | residues | designs | what | s per sequence | autoregressive / this |\n|" + "---|" * 6)
     for structure in chosen:
         for num in (1, 8):
-            timed = arms(designer, structure, num, steps)
-            timed = {"encode": lambda structure=structure: designer.encode(structure), **timed}
-            found = seconds(timed, rounds, lambda: bar.advance(task, 0.75))
-            cells = [Spread.of([value / num for value in values]).text(3) for values in found.values()]
-            ratios = [ratio(found["autoregressive"], found[name]).text(2) for name in ("sample", "design")]
-            print(f"| {structure.name} | {len(structure)} | {num} | " + " | ".join(cells + ratios) + " |", flush=True)
+            found = seconds(arms(designer, structure, num, steps), rounds, lambda: bar.advance(task))
+            for name, values in found.items():
+                each = Spread.of([value / num for value in values]).text(3)
+                against = "" if name == "encoding" else ratio(found["autoregressive"], values).text(2)
+                print(f"| {structure.name} | {len(structure)} | {num} | {name} | {each} | {against} |", flush=True)
 
 
 def show_length(
@@ -178,16 +181,17 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer chains, lengths and rounds.")] = False,
     seeds: Annotated[int, typer.Option(help="Seeds of the curve.", min=1)] = 3,
     rounds: Annotated[int, typer.Option(help="Rounds of timing.", min=1)] = 5,
-    steps: Annotated[int | None, typer.Option(help="Steps; what the curve finds, else 10.", min=1)] = None,
+    steps: Annotated[str, typer.Option(help="Step counts timed besides the curve's, separated by commas.")] = "5,20",
 ) -> None:
     """Prints the tables."""
     from rich.console import Console
     from rich.progress import Progress
 
+    counts = [int(count) for count in steps.split(",")]
     rounds = 2 if quick else rounds
     long = LONG[:3] if quick else LONG
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        memory = peaks(long, steps or 10, bar) if only in (None, "length") else []
+        memory = peaks(long, counts[-1], bar) if only in (None, "length") else []
         import torch
         from reed_protein.design import load
 
@@ -195,12 +199,11 @@ def main(
         designer = load()
         if only in (None, "curve"):
             enough = show_curve(designer, bar, quick, seeds)
-            steps = steps or enough["random"]
-        steps = steps or 10
+            counts = [enough["random"], *(count for count in counts if count != enough["random"])]
         if only in (None, "speed"):
-            show_speed(designer, bar, steps, rounds, LENGTHS[:2] if quick else LENGTHS)
+            show_speed(designer, bar, counts, rounds, LENGTHS[:2] if quick else LENGTHS)
         if only in (None, "length"):
-            show_length(designer, bar, steps, rounds, long, memory)
+            show_length(designer, bar, counts[-1], rounds, long, memory)
 
 
 if __name__ == "__main__":

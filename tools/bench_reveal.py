@@ -14,6 +14,7 @@ and prints moments of (x, z) beside those of the data; mu_z is the centre of rin
     E|x|^2, E x.mu_z, share of x in ring z, share of strays (away from every component), energy distance of x
 """
 
+import math
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,8 +104,11 @@ def main(
         row = []
         for index in range(len(FIGURES)):
             values = [result[name][index] for result in results]
+            if math.isnan(values[0]):
+                row.append("")
+                continue
             deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-            row.append("" if values[0] != values[0] else f"{mean(values):.2f}{deviation}")
+            row.append(f"{mean(values):.2f}{deviation}")
         typer.echo(f"| {name} | " + " | ".join(row) + " |")
 
 

@@ -1,0 +1,133 @@
+"""The denoiser of molecules: E(3)-equivariant, for coordinates, types, charges and bonds at once.
+
+Positions are centred first, so nothing depends on where a molecule lies. Every block adds to the velocity v and looks at
+positions further along the straight path: with noise(t) = t of the linear path,
+    x^(k) = x_t - t (v_1 + ... + v_k),   v = v_1 + ... + v_K
+so x^(K) is the clean molecule that v implies, and each block reads distances in the current estimate of it. The pair
+states keep what the first blocks read in x_t itself. Types and charges are read from node states, bonds from the sum of
+both directions of a pair state, which makes their logits symmetric.
+
+Equivariance: rotation, reflection and translation turn v alone; a permutation of atoms permutes everything; padding is
+never read. Blocks and their mathematics are in `layers`.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from reed_core.errors import InputError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reed_molecule.condition import Condition
+from reed_molecule.layers import Block, time_features
+from reed_molecule.process import BONDS, FIELDS, centre
+
+TIME_FEATURES = 32
+
+
+class NetworkConfig(BaseModel):
+    """Sizes of the network.
+
+    Attributes:
+        types: Elements of the vocabulary.
+        charges: Formal charges of the vocabulary.
+        width: Width of node states.
+        vectors: Vector channels of a node.
+        pairs: Width of pair states.
+        blocks: Number of blocks.
+        heads: Attention heads; a divisor of `width` and of `vectors`.
+        radial: Features of a distance.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    types: int = Field(5, ge=2)
+    charges: int = Field(3, ge=2)
+    width: int = Field(160, ge=8)
+    vectors: int = Field(32, ge=1)
+    pairs: int = Field(48, ge=4)
+    blocks: int = Field(6, ge=1)
+    heads: int = Field(4, ge=1)
+    radial: int = Field(24, ge=2)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "NetworkConfig":
+        if self.width % self.heads or self.vectors % self.heads:
+            raise ValueError(f"heads {self.heads} must divide width {self.width} and vectors {self.vectors}")
+        return self
+
+
+class Denoiser(nn.Module):
+    """The network. Depth k is read at `blocks.<k-1>`: node states [b, n, width].
+
+    Args:
+        config: Sizes.
+    """
+
+    Config = NetworkConfig
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NetworkConfig()
+        width, pairs = config.width, config.pairs
+        self.time = nn.Sequential(nn.Linear(TIME_FEATURES + 1, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.types = nn.Embedding(config.types + 1, width)  # the last is the mask token of masked diffusion
+        self.charges = nn.Embedding(config.charges + 1, width)
+        self.place = nn.Linear(width, config.vectors)
+        self.bonds = nn.Embedding(BONDS + 1, pairs)
+        self.blocks = nn.ModuleList(
+            Block(width, config.vectors, pairs, config.heads, config.radial, width) for _ in range(config.blocks)
+        )
+        self.norm, self.pair_norm = nn.LayerNorm(width), nn.LayerNorm(pairs)
+        self.say_type = nn.Linear(width, config.types)
+        self.say_charge = nn.Linear(width, config.charges)
+        self.pair_ends = nn.Linear(width, pairs)
+        self.pair_inner = nn.Linear(pairs, pairs)
+        self.say_bond = nn.Linear(pairs, BONDS)
+
+    def forward(
+        self, x_t: Mapping[str, Tensor], t: Float[Tensor, "b"], c: Condition | None = None
+    ) -> dict[str, Tensor]:
+        """Predicts every field.
+
+        Args:
+            x_t: `coords` [b, n, 3] in model units, `types` [b, n], `charges` [b, n], `bonds` [b, n, n], symmetric.
+            t: Times, [b].
+            c: Which atoms exist; None when all do.
+
+        Returns:
+            `coords`: the velocity, centred, 0 in the padding, [b, n, 3]; `types`, `charges`: logits [b, n, k]; `bonds`:
+            symmetric logits [b, n, n, BONDS], meaningless on the diagonal.
+
+        Raises:
+            InputError: If a field is missing.
+        """
+        if set(x_t) != set(FIELDS):
+            raise InputError(f"expected the fields {', '.join(FIELDS)}, got {', '.join(x_t)}; give every field a value")
+        types = x_t["types"]
+        mask = torch.ones_like(types, dtype=torch.bool) if c is None else c.mask
+        pairs = Condition(mask).pairs
+        dtype = self.norm.weight.dtype
+        start = centre(x_t["coords"].to(dtype), mask)
+        t = t.to(start)
+        atoms = mask.sum(1, keepdim=True).to(start).clamp(min=1).log() / 3.0
+        time = self.time(torch.cat([time_features(t, TIME_FEATURES), atoms], -1))
+        h = self.types(_tokens(types, mask)) + self.charges(_tokens(x_t["charges"], mask)) + time[:, None]
+        V = start[..., None] * self.place(h)[:, :, None]
+        e = self.bonds(_tokens(x_t["bonds"], pairs))
+        v = torch.zeros_like(start)
+        for block in self.blocks:
+            h, V, e, more = block(h, V, e, start - t[:, None, None] * v, mask, pairs, time)
+            v = v + centre(more, mask)
+        h, e = self.norm(h), self.pair_norm(e + e.transpose(1, 2))
+        ends = self.pair_ends(h)
+        bonds = F.silu(self.pair_inner(e) + ends[:, :, None] + ends[:, None])
+        said = {"coords": v, "types": self.say_type(h), "charges": self.say_charge(h), "bonds": self.say_bond(bonds)}
+        return {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in said.items()}
+
+
+def _tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Tokens as indices of an embedding, 0 where nothing exists, whatever lies there."""
+    return torch.where(mask, values, 0).long()
