@@ -74,4 +74,4 @@ if __name__ == "__main__":
     for title, part in {"first 20": found[:20], "last 20": found[-20:]}.items():
         values = {"denoising": [one.denoising for one in part]}
         values |= {name: [one.alignment[name] for one in part] for name in ("patch", "way")}
-        print(title, {name: round(float(torch.cat(value).mean()), 3) for name, value in values.items()})
+        print(title, {name: round(float(torch.cat(value).detach().mean()), 3) for name, value in values.items()})
