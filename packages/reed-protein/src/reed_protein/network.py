@@ -68,6 +68,11 @@ class Encoding:
     neighbours: Tensor
     edge_weight: Tensor
 
+    def first(self) -> "Encoding":
+        """The encoding of the first sample alone."""
+        edges = tuple(edge[:1] for edge in self.edges)
+        return Encoding(self.nodes[:1], edges, self.neighbours[:1], self.edge_weight[:1])
+
     def repeat(self, times: int) -> "Encoding":
         """The encoding of a single structure shared by `times` samples (expanded, not copied, where possible)."""
         size, length, _ = self.nodes.shape

@@ -72,7 +72,10 @@ def fill(
         due = step_of == step
         if not bool(due.any()):
             continue
-        logits = network(x, None, encoding)
+        if evaluations:
+            logits = network(x, None, encoding)
+        else:  # all designs are still the same
+            logits = network(x[:1], None, encoding.first()).expand(size, -1, -1)
         evaluations += 1
         if tied:
             mean = torch.zeros(size, len(first), NUM_TOKENS, device=device)
