@@ -135,7 +135,7 @@ class Exchange(nn.Module):
         time: Float[Tensor, "b e"],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Updated h, V and e; `pairs` is True for two different existing atoms."""
-        size, count, heads = h.shape[0], h.shape[1], self.heads
+        size, count = h.shape[:2]
         source, directed = self.norm(h, time), calm(V)
         left, right = self.ends(source).chunk(2, -1)
         inner = left[:, :, None] + right[:, None] + self.edge(torch.cat([e, radial], -1))
@@ -156,7 +156,7 @@ class Exchange(nn.Module):
         h = h + self.out(torch.cat([scalars.movedim(1, 2).flatten(2), pooled], -1))
         turned = turned.unflatten(-1, (3, -1)).permute(0, 2, 3, 1, 4).reshape(size, count, 3, self.vectors)
         rays = direction.transpose(-1, -2) @ torch.where(pairs[..., None], self.radiate(g), 0.0)
-        V = V + self.vector_out(turned) + rays / math.sqrt(heads)
+        V = V + self.vector_out(turned) + rays
         return h, V, e
 
     def _heads(self, joined: Float[Tensor, "b n k c"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,11 +1,15 @@
 """The denoiser of molecules: E(3)-equivariant, for coordinates, types, charges and bonds at once.
 
-Positions are centred first, so nothing depends on where a molecule lies. Every block adds to the velocity v and looks at
-positions further along the straight path: with noise(t) = t of the linear path,
+Positions are centred first, so nothing depends on where a molecule lies. Every block adds to the velocity v and looks
+at positions further along the straight path: with noise(t) = t of the linear path,
     x^(k) = x_t - t (v_1 + ... + v_k),   v = v_1 + ... + v_K
 so x^(K) is the clean molecule that v implies, and each block reads distances in the current estimate of it. The pair
 states keep what the first blocks read in x_t itself. Types and charges are read from node states, bonds from the sum of
 both directions of a pair state, which makes their logits symmetric.
+
+Self-conditioning (arXiv 2208.04202), when `self_condition` is set: the network is also given a guess, its own
+prediction of the step before. In training half of the batches run it twice, the first time without gradient,
+for that guess.
 
 Equivariance: rotation, reflection and translation turn v alone; a permutation of atoms permutes everything; padding is
 never read. Blocks and their mathematics are in `layers`.
@@ -21,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reed_molecule.condition import Condition
-from reed_molecule.layers import Block, time_features
-from reed_molecule.process import BONDS, FIELDS, centre
+from reed_molecule.layers import Block, Radial, between, time_features
+from reed_molecule.process import FIELDS, centre
+from reed_molecule.vocabulary import BONDS
 
 TIME_FEATURES = 32
 
@@ -39,6 +44,7 @@ class NetworkConfig(BaseModel):
         blocks: Number of blocks.
         heads: Attention heads; a divisor of `width` and of `vectors`.
         radial: Features of a distance.
+        self_condition: Whether the network reads its prediction of the step before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,12 +57,38 @@ class NetworkConfig(BaseModel):
     blocks: int = Field(6, ge=1)
     heads: int = Field(4, ge=1)
     radial: int = Field(24, ge=2)
+    self_condition: bool = False
 
     @model_validator(mode="after")
     def _divisible(self) -> "NetworkConfig":
         if self.width % self.heads or self.vectors % self.heads:
             raise ValueError(f"heads {self.heads} must divide width {self.width} and vectors {self.vectors}")
         return self
+
+
+class Guess(nn.Module):
+    """What an earlier prediction adds to the first states of nodes, vectors and pairs.
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.radial = Radial(config.radial)
+        self.node = nn.Linear(config.types + config.charges, config.width)
+        self.vector = nn.Linear(1, config.vectors, bias=False)
+        self.pair = nn.Linear(BONDS + config.radial, config.pairs)
+
+    def forward(self, guess: Mapping[str, Tensor], clean: Float[Tensor, "b n 3"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Terms of h, V and e, from logits and the clean positions that the guess implies."""
+        types, charges, bonds = (guess[name].to(clean).softmax(-1) for name in ("types", "charges", "bonds"))
+        distances = self.radial(between(clean).distance)
+        return (
+            self.node(torch.cat([types, charges], -1)),
+            self.vector(clean[..., None]),
+            self.pair(torch.cat([bonds, distances], -1)),
+        )
 
 
 class Denoiser(nn.Module):
@@ -80,6 +112,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width, config.vectors, pairs, config.heads, config.radial, width) for _ in range(config.blocks)
         )
+        self.guess = Guess(config) if config.self_condition else None
         self.norm, self.pair_norm = nn.LayerNorm(width), nn.LayerNorm(pairs)
         self.say_type = nn.Linear(width, config.types)
         self.say_charge = nn.Linear(width, config.charges)
@@ -88,7 +121,11 @@ class Denoiser(nn.Module):
         self.say_bond = nn.Linear(pairs, BONDS)
 
     def forward(
-        self, x_t: Mapping[str, Tensor], t: Float[Tensor, "b"], c: Condition | None = None
+        self,
+        x_t: Mapping[str, Tensor],
+        t: Float[Tensor, "b"],
+        c: Condition | None = None,
+        guess: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Predicts every field.
 
@@ -96,6 +133,7 @@ class Denoiser(nn.Module):
             x_t: `coords` [b, n, 3] in model units, `types` [b, n], `charges` [b, n], `bonds` [b, n, n], symmetric.
             t: Times, [b].
             c: Which atoms exist; None when all do.
+            guess: An earlier prediction for these molecules, read with `self_condition` alone; None is no guess.
 
         Returns:
             `coords`: the velocity, centred, 0 in the padding, [b, n, 3]; `types`, `charges`: logits [b, n, k]; `bonds`:
@@ -106,6 +144,18 @@ class Denoiser(nn.Module):
         """
         if set(x_t) != set(FIELDS):
             raise InputError(f"expected the fields {', '.join(FIELDS)}, got {', '.join(x_t)}; give every field a value")
+        if self.guess is not None and guess is None and self.training and bool(torch.rand(()) < 0.5):
+            with torch.no_grad():
+                guess = self._predict(x_t, t, c, None)
+        return self._predict(x_t, t, c, guess)
+
+    def _predict(
+        self,
+        x_t: Mapping[str, Tensor],
+        t: Float[Tensor, "b"],
+        c: Condition | None,
+        guess: Mapping[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
         types = x_t["types"]
         mask = torch.ones_like(types, dtype=torch.bool) if c is None else c.mask
         pairs = Condition(mask).pairs
@@ -117,6 +167,10 @@ class Denoiser(nn.Module):
         h = self.types(_tokens(types, mask)) + self.charges(_tokens(x_t["charges"], mask)) + time[:, None]
         V = start[..., None] * self.place(h)[:, :, None]
         e = self.bonds(_tokens(x_t["bonds"], pairs))
+        if self.guess is not None and guess is not None:
+            clean = start - t[:, None, None] * guess["coords"].to(dtype)
+            more_h, more_V, more_e = self.guess(guess, clean)
+            h, V, e = h + more_h, V + more_V, e + more_e
         v = torch.zeros_like(start)
         for block in self.blocks:
             h, V, e, more = block(h, V, e, start - t[:, None, None] * v, mask, pairs, time)

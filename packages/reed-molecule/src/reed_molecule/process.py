@@ -6,25 +6,24 @@ P commutes with every step of a Gaussian interpolant, so noise, target, prior an
 `Interpolant`, projected. Only what is counted per dimension changes: each Gaussian has 3 (n - 1) of them, not 3 n
 (THEORY section 7). A prediction is projected before it is scored: what it says of the centre of mass is not used.
 
-Bonds. A symmetric matrix holds each unordered pair once. `Symmetric` lists pairs i < j by growing j, runs its process on
-that list and writes the result to (i, j) and (j, i). In this order a smaller molecule's pairs come first, so padding
+Bonds. A symmetric matrix holds each unordered pair once. `Symmetric` lists pairs i < j by growing j, runs its process
+on that list and writes the result to (i, j) and (j, i). In this order a smaller molecule's pairs come first, so padding
 changes no number of a sample. The list has n (n - 1) / 2 entries: the loss and the nats count each pair once.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from reed_core.noise import NoiseSource
-from reed_core.process import Interpolant, Product
+from reed_core.process import Interpolant, Masked, Product, UniformDiscrete
 from reed_core.process.base import BoundedProcess, Corrupted, HybridNats
 from torch import Tensor
 
-from reed_molecule.vocabulary import Vocabulary
+from reed_molecule.vocabulary import BONDS, Vocabulary
 
-BONDS = 5
 FIELDS = ("coords", "types", "charges", "bonds")
 WEIGHTS = {"coords": 1.0, "types": 0.2, "charges": 0.2, "bonds": 1.0}
 
@@ -56,8 +55,9 @@ class Centred(Interpolant):
     ) -> Corrupted:
         """x_t = signal(t) P x_0 + noise(t) P eps; arguments as in `Interpolant.corrupt`."""
         drawn = super().corrupt(x_0, t, noise, mask)
-        centred = {name: centre(getattr(drawn, name), mask) for name in ("x_0", "x_t", "target")}
-        return replace(drawn, **centred)
+        return replace(
+            drawn, x_0=centre(drawn.x_0, mask), x_t=centre(drawn.x_t, mask), target=centre(drawn.target, mask)
+        )
 
     def loss(self, prediction: Float[Tensor, "b n d"], corrupted: Corrupted) -> Float[Tensor, "b"]:
         """Mean squared error per dimension of the subspace."""
@@ -101,8 +101,8 @@ class Centred(Interpolant):
         corrupted: Corrupted,
     ) -> HybridNats:
         """As in `Interpolant.hybrid_nats`, of the projected predictions."""
-        sides = (centre(side, corrupted.mask) for side in (unconditional, conditional))
-        return super().hybrid_nats(*sides, A, corrupted)
+        mask = corrupted.mask
+        return super().hybrid_nats(centre(unconditional, mask), centre(conditional, mask), A, corrupted)
 
     def reconstruction_nats(self, prediction: Float[Tensor, "b n d"], corrupted: Corrupted) -> Float[Tensor, "b"]:
         """-log N(x_0; predicted x_0, (noise / signal)^2 P), a density on the subspace."""

@@ -1,0 +1,40 @@
+"""A training recipe: data, process, network and trainer in one typed configuration, read by `reed-molecule train`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from reed_core.train.config import TrainConfig
+
+from reed_molecule.network import NetworkConfig
+from reed_molecule.process import Discrete
+
+
+class Recipe(BaseModel):
+    """Everything that makes a run.
+
+    Attributes:
+        data: A prepared file of molecules; its split `train` is trained on, its split `valid` only measured.
+        batch_pairs: Largest b n^2 of a batch of b molecules of up to n atoms.
+        scale: Angstrom per model unit; None takes the spread of the training coordinates.
+        discrete: Noise of types, charges and bonds: "uniform" or "masked".
+        time_weight: Weight of the losses over time: "flat" or "elbo".
+        weights: Weights of fields in the training loss (`coords`, `types`, `charges`, `bonds`); `process.WEIGHTS` for
+            those left out.
+        network: Sizes; its `types` and `charges` are taken from the data.
+        denoising_warmup: Molecules over which the denoising weight b(n) rises from 0 to 1, with several latents.
+        alignment_end: Molecules at which the alignment weight a(n) has fallen to 0, with several latents; None: never.
+        train: The trainer's configuration; samples are molecules.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str
+    batch_pairs: int = Field(21_000, ge=1)
+    scale: float | None = Field(None, gt=0)
+    discrete: Discrete = "uniform"
+    time_weight: Literal["flat", "elbo"] = "flat"
+    weights: dict[Literal["coords", "types", "charges", "bonds"], float] = Field(default_factory=dict)
+    network: NetworkConfig = NetworkConfig()
+    denoising_warmup: float = Field(0.0, ge=0)
+    alignment_end: float | None = Field(None, gt=0)
+    train: TrainConfig

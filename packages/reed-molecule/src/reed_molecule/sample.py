@@ -1,0 +1,111 @@
+"""Draws molecules: numbers of atoms, then the reverse chain, in batches of similar size.
+
+Every random number of sample i is keyed by (seed, i), so a sample is the same alone, in any batch, and when more
+samples are drawn after it (up to the rounding of the network, which a batch's shape may change).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from reed_core.errors import InputError
+from reed_core.noise import NoiseSource, mix_seed
+from reed_core.process.base import expand_mask
+from reed_core.sample import ancestral
+from torch import Tensor
+
+from reed_molecule.condition import Condition
+from reed_molecule.model import MoleculeModel, Remembering
+
+MOST_PAIRS = 60_000
+MOST_SAMPLES = 128
+_SIZE, _PRIOR, _CHAIN = range(3)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples of similar size.
+
+    Attributes:
+        numbers: The number of each sample.
+        state: `coords` [b, n, 3] in model units, centred; `types`, `charges` [b, n]; `bonds` [b, n, n].
+        mask: Where each field exists, of the form of the state, as `build.to_molecules` takes it.
+    """
+
+    numbers: tuple[int, ...]
+    state: Mapping[str, Tensor]
+    mask: Mapping[str, Tensor]
+
+
+def sample(
+    model: MoleculeModel,
+    count: int | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    steps: int = 100,
+    seed: int = 0,
+    first: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[Drawn]:
+    """Draws molecules by `reed_core.sample.ancestral`.
+
+    Args:
+        model: The model, in evaluation mode.
+        count: How many; their numbers of atoms come from the training histogram.
+        sizes: Numbers of atoms instead, one for each sample.
+        steps: Steps, and evaluations, of each sample.
+        seed: Of all random numbers.
+        first: The number of the first sample, to go on where an earlier call ended.
+        progress: Called after each batch with the number of its samples.
+
+    Returns:
+        Batches by growing size; each sample carries its number.
+
+    Raises:
+        InputError: If not exactly one of `count` and `sizes` is given, one is out of range, or steps < 1.
+    """
+    if (count is None) == (sizes is None):
+        raise InputError("give either the number of samples or their numbers of atoms, not both and not neither")
+    if (count is not None and count < 0) or (sizes is not None and any(size < 1 for size in sizes)):
+        raise InputError("expected 0 or more samples, each of 1 or more atoms")
+    if sizes is None:
+        numbers = range(first, first + (count or 0))
+        sizes = model.draw_sizes(numbers, mix_seed(seed, _SIZE))
+    order = sorted(range(len(sizes)), key=lambda place: sizes[place])
+    out = []
+    for places in _batches(order, sizes):
+        batch = [sizes[place] for place in places]
+        out.append(_draw(model, [first + place for place in places], batch, steps, seed))
+        if progress is not None:
+            progress(len(places))
+    return out
+
+
+def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Cuts places sorted by size into batches of bounded cost."""
+    batches: list[list[int]] = []
+    for place in order:
+        full = batches and (len(batches[-1]) == MOST_SAMPLES or (len(batches[-1]) + 1) * sizes[place] ** 2 > MOST_PAIRS)
+        if full or not batches:
+            batches.append([])
+        batches[-1].append(place)
+    return batches
+
+
+def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], steps: int, seed: int) -> Drawn:
+    weight = next(model.parameters())
+    b, n = len(sizes), max(sizes)
+    exists = torch.arange(n) < torch.tensor(sizes)[:, None]
+    told = Condition(exists.to(weight.device))
+    whole = torch.zeros(b, n, dtype=torch.long, device=weight.device)
+    like = {
+        "coords": torch.zeros(b, n, 3, dtype=weight.dtype, device=weight.device),
+        "types": whole,
+        "charges": whole,
+        "bonds": torch.zeros(b, n, n, dtype=torch.long, device=weight.device),
+    }
+    process, masks = model.process, told.masks()
+    x = process.prior(like, NoiseSource(mix_seed(seed, _PRIOR), numbers), masks)
+    x = ancestral(process, Remembering(model), x, steps, NoiseSource(mix_seed(seed, _CHAIN), numbers), told, masks)
+    kept = {name: torch.where(expand_mask(masks[name], value), value, 0) for name, value in x.items()}
+    return Drawn(tuple(numbers), kept, masks)

@@ -1,0 +1,201 @@
+"""Runs a recipe: builds model, objective and data, trains, and saves weights.
+
+Without latents the objective is plain diffusion (`presets.none`), with one `presets.repa`, with several `presets.reed`,
+whose curriculum the recipe gives. Validation draws its noise from fixed streams, so that runs can be compared.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from reed_core import presets
+from reed_core.errors import InputError
+from reed_core.files import write_text
+from reed_core.hub import save_pretrained
+from reed_core.latent import Latent, Representations
+from reed_core.noise import NoiseSource, mix_seed
+from reed_core.objective import Objective
+from reed_core.process import Product
+from reed_core.train import Batch, DataSource, Trainer
+from torch import nn
+
+from reed_molecule.condition import Condition
+from reed_molecule.dataset import MoleculeSet, TrainingData
+from reed_molecule.model import ModelConfig, MoleculeModel, new_config
+from reed_molecule.process import molecule_process
+from reed_molecule.recipe import Recipe
+
+VALIDATION_BATCHES = 16
+_VALIDATION = 0x76616C69
+
+MakeLatents = Callable[[Sequence[int], Batch], Representations]
+
+
+@dataclass(frozen=True)
+class Told:
+    """Training data whose batches tell the network which atoms exist, and carry latents.
+
+    Attributes:
+        data: The data.
+        make: `make(items, batch)` returns the latents of these items; None when there are none.
+    """
+
+    data: DataSource
+    make: MakeLatents | None = None
+
+    def plan(self, epoch: int) -> Sequence[Sequence[int]]:
+        """That of the data."""
+        return self.data.plan(epoch)
+
+    def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
+        """That of the data, with the atom mask as its condition."""
+        batch = self.data.batch(items, noise)
+        if batch.c is None:
+            batch = replace(batch, c=Condition(batch.mask["types"]))
+        make = self.make
+        return batch if make is None else replace(batch, z=lambda: make(items, batch))
+
+
+def build_objective(recipe: Recipe, process: Product, latents: Sequence[Latent] = ()) -> Objective:
+    """The objective of a recipe: `presets.none`, `repa` or `reed`, by the number of latents."""
+    if not latents:
+        return presets.none(process)
+    if len(latents) == 1:
+        return presets.repa(process, latents[0])
+    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
+
+
+@torch.no_grad()
+def validation_losses(model: nn.Module, process: Product, data: DataSource, seed: int) -> dict[str, float]:
+    """The mean training loss of each field, unweighted, over the first validation batches.
+
+    Args:
+        model: The denoiser, in evaluation mode.
+        process: The process.
+        data: Held-out data.
+        seed: Of times and noise; the same seed asks the same questions.
+
+    Returns:
+        Means over molecules, as `valid_<field>`, and their weighted sum as `valid_loss`.
+    """
+    device = next(model.parameters()).device
+    totals, count = dict.fromkeys(process.fields, 0.0), 0
+    for batch, noise in _questions(data, mix_seed(seed, _VALIDATION)):
+        x_0, mask = ({k: v.to(device) for k, v in fields.items()} for fields in (batch.x_0, batch.mask))
+        t = process.sample_time(noise).to(device)
+        at = process.corrupt(x_0, t, noise, mask)
+        said = model(at.x_t, t, batch.c.to(device))
+        for name, field in process.fields.items():
+            totals[name] += float(field.loss(said[name], at.parts[name]).sum())
+        count += len(noise)
+    means = {f"valid_{name}": total / count for name, total in totals.items()}
+    weighted = sum(process.weights.get(name, 1.0) * total / count for name, total in totals.items())
+    return {"valid_loss": weighted, **means}
+
+
+def _questions(data: DataSource, seed: int) -> Iterator[tuple[Batch, NoiseSource]]:
+    """Validation batches, spread over the plan so that all sizes occur, with the noise of their items."""
+    plan = data.plan(0)
+    for items in islice(plan, 0, None, max(1, len(plan) // VALIDATION_BATCHES)):
+        yield data.batch(items, NoiseSource(mix_seed(seed, 1), items)), NoiseSource(seed, items)
+
+
+def train(
+    recipe: Recipe,
+    config: ModelConfig,
+    data: DataSource,
+    valid: DataSource,
+    folder: Path,
+    *,
+    latents: Sequence[Latent] = (),
+    make: MakeLatents | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> MoleculeModel:
+    """Trains a model on data that is open already; arguments and result as in `run_recipe`.
+
+    Args:
+        recipe: The recipe.
+        config: Of the model.
+        data: Training data.
+        valid: Held-out data.
+        folder: The run.
+        latents: Latents of the objective.
+        make: Their values.
+        device: Where to train.
+        progress: Show a progress bar.
+
+    Raises:
+        InputError: If there are latents without values, or the folder holds a run of another model.
+    """
+    if latents and make is None:
+        raise InputError("latents were given without their values; pass make=...")
+    torch.manual_seed(recipe.train.seed)
+    model = MoleculeModel(config)
+    weights = {str(name): weight for name, weight in recipe.weights.items()}
+    process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+    objective = build_objective(recipe, process, latents)
+    held_out = Told(valid)
+
+    def measure(network: nn.Module) -> dict[str, float]:
+        return validation_losses(network, process, held_out, recipe.train.seed)
+
+    Trainer(model, objective, Told(data, make), recipe.train, folder, measure, device).fit(progress)
+    save_pretrained(model, folder / "weights")
+    return model
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    latents: Sequence[Latent] = (),
+    make: MakeLatents | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> MoleculeModel:
+    """Trains a recipe to its end, resuming what the folder holds.
+
+    Args:
+        recipe: The recipe.
+        folder: The run: `config.json`, `log.jsonl`, `checkpoints/`, and at the end `weights/`.
+        latents: Latents that the network is asked about; their taps are paths such as "network.blocks.2".
+        make: `make(items, batch)` returns the values of the latents.
+        device: Where to train.
+        progress: Show a progress bar.
+
+    Returns:
+        The model with averaged weights.
+
+    Raises:
+        InputError: If the data is missing, or the folder holds a run of another recipe.
+    """
+    folder = Path(folder)
+    _claim(folder, recipe)
+    known, held_out = (MoleculeSet.read(recipe.data, split) for split in ("train", "valid"))
+    scale = recipe.scale or known.spread()
+    config = new_config(known.vocabulary, scale, known.sizes.tolist(), recipe.network, recipe.discrete)
+    data, valid = (  # an equivariant network learns nothing from turned molecules
+        TrainingData(molecules, recipe.train.seed, recipe.batch_pairs, scale, rotate=False)
+        for molecules in (known, held_out)
+    )
+    return train(recipe, config, data, valid, folder, latents=latents, make=make, device=device, progress=progress)
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Writes the resolved configuration, or checks it against the one already there (its length may change)."""
+    path = folder / "config.json"
+    if path.exists():
+        held = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        if _identity(held) != _identity(recipe):
+            raise InputError(f"{folder} holds a run of another recipe; choose another --out, or remove the folder")
+    write_text(path, json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
+
+
+def _identity(recipe: Recipe) -> Recipe:
+    """The recipe without the settings that may change between resumes: length, and cadences of reports."""
+    free = {"samples": 1, "checkpoint_every": 1, "evaluate_every": 0, "log_every": 1}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=free)})

@@ -1,0 +1,1 @@
+"""Writers of molecules: each file is whole or absent."""
