@@ -11,7 +11,7 @@ from reed_molecule.condition import Condition
 from reed_molecule.model import ModelConfig, MoleculeModel, new_config
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import BONDS
-from reed_molecule.sample import MOST_PAIRS, MOST_SAMPLES, Drawn, sample
+from reed_molecule.sample import MOST_PADDED, MOST_PAIRS, MOST_SAMPLES, Drawn, sample
 from reed_molecule.vocabulary import QM9
 
 TINY = NetworkConfig(width=16, vectors=4, pairs=8, blocks=2, heads=2, radial=6)
@@ -52,9 +52,9 @@ def test_samples_are_states(discrete: str) -> None:
 
 
 def test_a_sample_is_the_same_in_any_batch() -> None:
-    net, sizes = model(), [4, 7, 1, 5]
+    net, sizes = model(), [9, 10, 1, 9]
     together = sample(net, sizes=sizes, steps=5, seed=3)
-    assert len(together) == 1
+    assert [batch.numbers for batch in together] == [(2,), (0, 3, 1)]
     for number, size in enumerate(sizes):
         single = alone(sample(net, sizes=[size], steps=5, seed=3, first=number), number)
         for name, value in alone(together, number).items():
@@ -80,11 +80,12 @@ def test_sizes_follow_the_histogram() -> None:
 
 def test_batches_are_bounded() -> None:
     net = model()
-    drawn = sample(net, sizes=[2] * (MOST_SAMPLES + 5) + [120] * 6, steps=1)
+    drawn = sample(net, sizes=[2] * (MOST_SAMPLES + 5) + [4, 5, 6] + [120] * 6, steps=1)
     for batch in drawn:
         b, n = batch.mask["types"].shape
         assert b <= MOST_SAMPLES
         assert b == 1 or b * n * n <= MOST_PAIRS
+        assert n * n <= MOST_PADDED * int(batch.mask["types"].sum(1).min()) ** 2
 
 
 def test_the_chain_turns_with_its_noise() -> None:

@@ -19,6 +19,7 @@ from reed_molecule.model import MoleculeModel, Remembering
 
 MOST_PAIRS = 60_000
 MOST_SAMPLES = 128
+MOST_PADDED = 1.25  # pairs of a batch's largest molecule over those of its smallest
 _SIZE, _PRIOR, _CHAIN = range(3)
 
 
@@ -82,13 +83,19 @@ def sample(
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """Cuts places sorted by size into batches of bounded cost."""
+    """Cuts places sorted by size into batches of bounded cost and little padding."""
     batches: list[list[int]] = []
     for place in order:
-        full = batches and (len(batches[-1]) == MOST_SAMPLES or (len(batches[-1]) + 1) * sizes[place] ** 2 > MOST_PAIRS)
-        if full or not batches:
-            batches.append([])
-        batches[-1].append(place)
+        batch = batches[-1] if batches else []
+        pairs = sizes[place] ** 2
+        if batch and (
+            len(batch) < MOST_SAMPLES
+            and (len(batch) + 1) * pairs <= MOST_PAIRS
+            and pairs <= MOST_PADDED * sizes[batch[0]] ** 2
+        ):
+            batch.append(place)
+        else:
+            batches.append([place])
     return batches
 
 
