@@ -95,7 +95,7 @@ def test_every_check_that_is_named_exists() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
 def test_code_prints_what_stands_beside_it(block: str) -> None:
-    expected = re.findall(r"^#> (.*)$", block, re.MULTILINE)
+    expected = re.findall(r"^# > (.*)$", block, re.MULTILINE)
     assert expected
     torch.manual_seed(0)
     printed = io.StringIO()
