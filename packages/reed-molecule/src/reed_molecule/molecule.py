@@ -46,6 +46,23 @@ class Molecule:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def as_drawn(self) -> Chem.RWMol:
+        """An RDKit molecule of exactly these atoms, bonds and positions; nothing checked, nothing sanitised."""
+        mol = Chem.RWMol()
+        for number, charge in zip(self.numbers.tolist(), self.charges.tolist(), strict=True):
+            atom = Chem.Atom(number)
+            atom.SetFormalCharge(charge)
+            atom.SetNoImplicit(True)
+            mol.AddAtom(atom)
+        for i, j, class_ in self.bonds.tolist():
+            mol.AddBond(i, j, _ORDERS[class_])
+        conformer = Chem.Conformer(len(self))
+        conformer.Set3D(True)
+        for i, position in enumerate(self.positions.astype(float).tolist()):
+            conformer.SetAtomPosition(i, Point3D(*position))
+        mol.AddConformer(conformer, assignId=True)
+        return mol
+
     def to_rdkit(self) -> Chem.Mol:
         """A sanitised RDKit molecule of explicit atoms with one conformer and its stereochemistry.
 
@@ -64,23 +81,12 @@ class Molecule:
             raise InputError(f"{self._label}: two bonds join the same atoms")
         if not np.isin(self.bonds[:, 2], list(_ORDERS)).all():
             raise InputError(f"{self._label}: a bond class is not 1 (single), 2 (double), 3 (triple) or 4 (aromatic)")
-        mol = Chem.RWMol()
-        for number, charge in zip(self.numbers.tolist(), self.charges.tolist(), strict=True):
-            atom = Chem.Atom(number)
-            atom.SetFormalCharge(charge)
-            atom.SetNoImplicit(True)
-            mol.AddAtom(atom)
+        mol = self.as_drawn()
         for i, j, class_ in self.bonds.tolist():
-            mol.AddBond(i, j, _ORDERS[class_])
             if class_ == AROMATIC:
                 mol.GetBondBetweenAtoms(i, j).SetIsAromatic(True)
                 mol.GetAtomWithIdx(i).SetIsAromatic(True)
                 mol.GetAtomWithIdx(j).SetIsAromatic(True)
-        conformer = Chem.Conformer(n)
-        conformer.Set3D(True)
-        for i, position in enumerate(self.positions.astype(float).tolist()):
-            conformer.SetAtomPosition(i, Point3D(*position))
-        mol.AddConformer(conformer, assignId=True)
         made = sanitised(mol, self._label)
         Chem.AssignStereochemistryFrom3D(made)
         made.SetProp("_Name", self.name)

@@ -4,7 +4,6 @@ Without latents the objective is plain diffusion (`presets.none`), with one `pre
 whose curriculum the recipe gives. Validation draws its noise from fixed streams, so that runs can be compared.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,13 +12,13 @@ from pathlib import Path
 import torch
 from reed_core import presets
 from reed_core.errors import InputError
-from reed_core.files import write_text
 from reed_core.hub import save_pretrained
 from reed_core.latent import Latent, Representations
 from reed_core.noise import NoiseSource, mix_seed
 from reed_core.objective import Objective
 from reed_core.process import Product
 from reed_core.train import Batch, DataSource, Trainer
+from reed_core.train.claim import claim_folder
 from torch import nn
 
 from reed_molecule.condition import Condition
@@ -174,7 +173,7 @@ def run_recipe(
         InputError: If the data is missing, or the folder holds a run of another recipe.
     """
     folder = Path(folder)
-    _claim(folder, recipe)
+    claim_folder(folder, recipe)
     known, held_out = (MoleculeSet.read(recipe.data, split) for split in ("train", "valid"))
     scale = recipe.scale or known.spread()
     config = new_config(known.vocabulary, scale, known.sizes.tolist(), recipe.network, recipe.discrete)
@@ -183,19 +182,3 @@ def run_recipe(
         for molecules in (known, held_out)
     )
     return train(recipe, config, data, valid, folder, latents=latents, make=make, device=device, progress=progress)
-
-
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Writes the resolved configuration, or checks it against the one already there (its length may change)."""
-    path = folder / "config.json"
-    if path.exists():
-        held = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-        if _identity(held) != _identity(recipe):
-            raise InputError(f"{folder} holds a run of another recipe; choose another --out, or remove the folder")
-    write_text(path, json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
-
-
-def _identity(recipe: Recipe) -> Recipe:
-    """The recipe without the settings that may change between resumes: length, and cadences of reports."""
-    free = {"samples": 1, "checkpoint_every": 1, "evaluate_every": 0, "log_every": 1}
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=free)})

@@ -1,17 +1,15 @@
 """Runs a recipe: builds network, objective, latents and data, trains, and saves weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from reed_core import presets
-from reed_core.errors import InputError
-from reed_core.files import write_text
 from reed_core.hub import from_pretrained, save_pretrained
 from reed_core.objective import Objective
 from reed_core.process import Masked
 from reed_core.train import Trainer
+from reed_core.train.claim import claim_folder
 from torch import nn
 
 from reed_protein.dataset import ChainSet, TrainingData
@@ -76,7 +74,7 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
         InputError: If the data is missing, or the folder holds a run of another recipe.
     """
     folder = Path(folder)
-    _claim(folder, recipe)
+    claim_folder(folder, recipe)
     chains, valid = open_chains(recipe.train_set), open_chains(recipe.valid_set)
     held_out = valid if isinstance(valid, ChainSet) else ChainSet.of(valid)
     network = start(recipe).network
@@ -101,19 +99,3 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
     Trainer(network, objective, data, recipe.train, folder, measure, device).fit(progress)
     save_pretrained(network, folder / "weights")
     return network
-
-
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Writes the resolved configuration, or checks it against the one already there (its length may change)."""
-    path = folder / "config.json"
-    if path.exists():
-        held = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-        if _identity(held) != _identity(recipe):
-            raise InputError(f"{folder} holds a run of another recipe; choose another --out, or remove the folder")
-    write_text(path, json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
-
-
-def _identity(recipe: Recipe) -> Recipe:
-    """The recipe without the settings that may change between resumes: length, and cadences of reports."""
-    free = {"samples": 1, "checkpoint_every": 1, "evaluate_every": 0, "log_every": 1}
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update=free)})

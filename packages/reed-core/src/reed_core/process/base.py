@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.state import State
 
@@ -152,6 +153,12 @@ def draw_elements(
     rank[cells.amax(0).argsort(stable=True)] = torch.arange(cells.shape[1])
     place = rank.reshape([side] * axes)[tuple(slice(size) for size in elements)]
     return draw((side**axes, *shape[axes:]))[:, place]
+
+
+def check_possible(logits: Float[Tensor, "b ... k"], where: Bool[Tensor, "b ..."]) -> None:
+    """Raises InputError unless some token is possible at every place that counts."""
+    if not bool((logits.amax(-1) > -torch.inf)[where].all()):
+        raise InputError("no token is possible somewhere: its logits are all -inf, or one is not a number")
 
 
 def expand_mask(mask: Bool[Tensor, "b ..."], like: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from reed_core.noise import NoiseSource
 from reed_core.process.base import (
     Corrupted,
     HybridNats,
+    check_possible,
     draw_elements,
     expand_mask,
     expand_time,
@@ -135,10 +136,8 @@ class UniformDiscrete:
         Raises:
             InputError: If all logits of a token are -inf, or one is not a number.
         """
-        possible = prediction.amax(-1) > -torch.inf
-        exists = torch.ones_like(possible) if mask is None else expand_mask(mask, possible).expand_as(possible)
-        if not bool(possible[exists].all()):
-            raise InputError("no token is possible somewhere: its logits are all -inf, or one is not a number")
+        exists = torch.ones_like(x_t, dtype=torch.bool) if mask is None else expand_mask(mask, x_t).expand_as(x_t)
+        check_possible(prediction, exists)
         gumbel = draw_elements(noise.gumbel, (*x_t.shape[1:], self.num_tokens), mask)
         log_probs = self.step_log_probs(prediction, x_t, t, s)
         token = (log_probs + gumbel.to(log_probs)).argmax(-1)

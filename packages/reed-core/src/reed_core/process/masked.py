@@ -31,6 +31,7 @@ from reed_core.noise import NoiseSource
 from reed_core.process.base import (
     Corrupted,
     HybridNats,
+    check_possible,
     draw_elements,
     expand_mask,
     expand_time,
@@ -155,8 +156,7 @@ class Masked:
         if mask is not None:
             hidden = hidden & expand_mask(mask, hidden)
         logits = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
-        if not bool((logits.amax(-1) > -torch.inf)[hidden].all()):
-            raise InputError("no token is possible somewhere: its logits are all -inf, or one is not a number")
+        check_possible(logits, hidden)
         drawn = draw_elements(noise.uniform, x_t.shape[1:], mask)
         due = (drawn < expand_time(((t - s) / t).cpu(), drawn)).to(x_t.device)
         gumbel = draw_elements(noise.gumbel, (*x_t.shape[1:], self.num_tokens), mask)

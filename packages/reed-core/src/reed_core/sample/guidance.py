@@ -10,7 +10,7 @@ for token logits (THEORY D6, D16 and section 6), and field by field for mappings
 All of them pass on `z`, so they also serve where a sampler reveals latents on its way (`reveal_ancestral`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,7 @@ class ClassifierFree:
     ) -> State:
         """The guided prediction; one evaluation at scales 0 and 1, and where no sample is inside the interval."""
         scale = _scale(self.scale, t, self.interval)
-        return combine(
-            [
-                Term(scale, lambda: ask(self.denoiser, x_t, t, c, z)),
-                Term(1.0 - scale, lambda: ask(self.denoiser, x_t, t, self.null, z)),
-            ]
-        )
+        return _away(scale, lambda: ask(self.denoiser, x_t, t, c, z), lambda: ask(self.denoiser, x_t, t, self.null, z))
 
 
 @dataclass(frozen=True)
@@ -79,12 +74,7 @@ class Autoguidance:
     ) -> State:
         """The guided prediction; one evaluation at scales 0 and 1, and where no sample is inside the interval."""
         scale = _scale(self.scale, t, self.interval)
-        return combine(
-            [
-                Term(scale, lambda: ask(self.good, x_t, t, c, z)),
-                Term(1.0 - scale, lambda: ask(self.bad, x_t, t, c, z)),
-            ]
-        )
+        return _away(scale, lambda: ask(self.good, x_t, t, c, z), lambda: ask(self.bad, x_t, t, c, z))
 
 
 @dataclass(frozen=True)
@@ -137,3 +127,8 @@ class RepresentationGuidance:
 def _scale(scale: float, t: Float[Tensor, "b"], interval: tuple[float, float]) -> Float[Tensor, "b"]:
     """The scale of each sample: 1 outside the interval."""
     return torch.where(within(t, interval), float(scale), 1.0).to(t)
+
+
+def _away(scale: Float[Tensor, "b"], good: Callable[[], State], bad: Callable[[], State]) -> State:
+    """The prediction bad + scale (good - bad), each side evaluated only where it has weight."""
+    return combine([Term(scale, good), Term(1.0 - scale, bad)])

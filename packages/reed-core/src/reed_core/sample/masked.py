@@ -20,6 +20,7 @@ from torch import Tensor
 from reed_core.denoiser import Denoiser
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
+from reed_core.process.base import check_possible
 from reed_core.process.masked import Masked
 
 Order = Literal["random", "confidence"]
@@ -94,8 +95,7 @@ def unmask(
         evaluations += 1
         if adjust is not None:
             logits = adjust(logits)
-        if not bool((logits.amax(-1) > -torch.inf)[hidden].all()):
-            raise InputError("no token is possible somewhere: its logits are all -inf, or one is not a number")
+        check_possible(logits, hidden)
         noisy = logits if temperature == 0 else logits / temperature + draw
         drawn = noisy.argmax(-1)
         if order == "confidence":

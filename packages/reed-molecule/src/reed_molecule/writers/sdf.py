@@ -9,22 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rdkit import Chem, rdBase
-from rdkit.Geometry import Point3D
 from reed_core.errors import InputError
 from reed_core.files import write_with
 
 from reed_molecule.build import Failure, rdkit_of
 from reed_molecule.molecule import Molecule
-from reed_molecule.vocabulary import AROMATIC, DOUBLE, SINGLE, TRIPLE
 
 Tags = Mapping[str, str | int | float | bool]
-
-_TYPES = {
-    SINGLE: Chem.BondType.SINGLE,
-    DOUBLE: Chem.BondType.DOUBLE,
-    TRIPLE: Chem.BondType.TRIPLE,
-    AROMATIC: Chem.BondType.AROMATIC,
-}
 
 
 def write_sdf(path: Path | str, molecules: Sequence[Molecule], tags: Sequence[Tags] | None = None) -> None:
@@ -75,19 +66,7 @@ def record(molecule: Molecule, tags: Tags) -> str:
 
 def as_generated(molecule: Molecule) -> Chem.Mol:
     """An RDKit molecule of exactly these atoms and bonds, not sanitised."""
-    mol = Chem.RWMol()
-    for number, charge in zip(molecule.numbers.tolist(), molecule.charges.tolist(), strict=True):
-        atom = Chem.Atom(number)
-        atom.SetFormalCharge(charge)
-        atom.SetNoImplicit(True)
-        mol.AddAtom(atom)
-    for i, j, class_ in molecule.bonds.tolist():
-        mol.AddBond(i, j, _TYPES[class_])
-    conformer = Chem.Conformer(len(molecule))
-    conformer.Set3D(True)
-    for i, position in enumerate(molecule.positions.astype(float).tolist()):
-        conformer.SetAtomPosition(i, Point3D(*position))
-    mol.AddConformer(conformer, assignId=True)
+    mol = molecule.as_drawn()
     mol.SetProp("_Name", molecule.name)
     mol.UpdatePropertyCache(strict=False)
     return mol.GetMol()
