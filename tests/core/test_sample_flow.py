@@ -14,8 +14,8 @@ from reed_core.process import Interpolant
 from reed_core.sample import (
     LogSNRTimes,
     cosine_times,
-    diffuse,
     dpm_solve,
+    euler_maruyama,
     integrate,
     of_forward,
     of_noise,
@@ -209,7 +209,7 @@ def test_the_sde_has_the_moments_of_the_data(process: Interpolant, of: Callable[
     denoiser, grid = exact_denoiser(process, MEAN.float(), STD.float()), LogSNRTimes(process)
     off = []
     for steps in (16, 64):
-        samples = diffuse(process, denoiser, x, steps, noise, diffusion=of(process), grid=grid)
+        samples = euler_maruyama(process, denoiser, x, steps, noise, diffusion=of(process), grid=grid)
         off.append(worst_moment(samples.flatten(0, 1).double(), MEAN, torch.diag(STD**2)))
     assert off[1] < max(0.5 * off[0], 4.5), off
 
@@ -219,7 +219,7 @@ def test_without_diffusion_the_sde_is_euler_to_the_bit(process: Interpolant) -> 
     noise = NoiseSource(2, range(5))
     x = process.prior(torch.zeros(5, 3, 2, dtype=torch.float64), noise)
     mask = torch.arange(3)[None] < torch.tensor([3, 1, 2, 3, 2])[:, None]
-    still = diffuse(process, exact_denoiser(process), x, 7, noise, mask=mask, diffusion=lambda t: 0.0)
+    still = euler_maruyama(process, exact_denoiser(process), x, 7, noise, mask=mask, diffusion=lambda t: 0.0)
     assert torch.equal(still, euler(process, exact_denoiser(process), x, 7, mask=mask))
 
 
@@ -228,10 +228,14 @@ def test_the_diffusion_is_what_it_says() -> None:
     assert of_noise(process, 2.0)(0.3) == pytest.approx(0.6)
     assert of_forward(process)(0.3) == pytest.approx(2 * 0.3 * (1 + 0.3 / 0.7))
     with pytest.raises(InputError, match=r"w\(0.999\) = -1"):
-        diffuse(process, exact_denoiser(process), torch.zeros(1, 2), 2, NoiseSource(0, [0]), diffusion=lambda t: -1.0)
+        euler_maruyama(
+            process, exact_denoiser(process), torch.zeros(1, 2), 2, NoiseSource(0, [0]), diffusion=lambda t: -1.0
+        )
     whole = Interpolant(t_max=1.0)
     with pytest.raises(InputError, match="finite"):
-        diffuse(whole, exact_denoiser(whole), torch.zeros(1, 2), 2, NoiseSource(0, [0]), diffusion=of_forward(whole))
+        euler_maruyama(
+            whole, exact_denoiser(whole), torch.zeros(1, 2), 2, NoiseSource(0, [0]), diffusion=of_forward(whole)
+        )
 
 
 def test_a_sample_of_the_sde_is_its_own_and_its_cost_is_known() -> None:
@@ -240,11 +244,11 @@ def test_a_sample_of_the_sde_is_its_own_and_its_cost_is_known() -> None:
     noise = NoiseSource(3, range(5, 8))
     x = process.prior(torch.zeros(3, 3, 2), noise)
     inner = Counted(contextual_flow)
-    batch = diffuse(process, inner, x, 6, noise, mask=mask)
+    batch = euler_maruyama(process, inner, x, 6, noise, mask=mask)
     assert len(inner.seen) == 7
     for i, length in enumerate(lengths):
         noise = NoiseSource(3, [5 + i])
-        alone = diffuse(process, contextual_flow, process.prior(torch.zeros(1, length, 2), noise), 6, noise)
+        alone = euler_maruyama(process, contextual_flow, process.prior(torch.zeros(1, length, 2), noise), 6, noise)
         torch.testing.assert_close(alone[0], batch[i, :length])
     with pytest.raises(InputError, match="one stream per sample"):
-        diffuse(process, inner, x, 6, NoiseSource(0, [0]))
+        euler_maruyama(process, inner, x, 6, NoiseSource(0, [0]))

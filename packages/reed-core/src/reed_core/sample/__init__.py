@@ -16,7 +16,7 @@ from reed_core.sample.latents import LatentSource, ReadoutSource, draw_latents
 from reed_core.sample.masked import unmask
 from reed_core.sample.ode import integrate
 from reed_core.sample.reveal_ancestral import RevealSample, reveal_ancestral
-from reed_core.sample.sde import diffuse, of_forward, of_noise
+from reed_core.sample.sde import euler_maruyama, of_forward, of_noise
 from reed_core.sample.told import Hybrid, SelfRevealed, WithLatents
 
 __all__ = [
@@ -33,9 +33,9 @@ __all__ = [
     "WithLatents",
     "ancestral",
     "cosine_times",
-    "diffuse",
     "dpm_solve",
     "draw_latents",
+    "euler_maruyama",
     "integrate",
     "of_forward",
     "of_noise",

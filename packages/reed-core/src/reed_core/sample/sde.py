@@ -50,7 +50,7 @@ def of_forward(process: Interpolant) -> Diffusion:
 
 
 @torch.no_grad()
-def diffuse(
+def euler_maruyama(
     process: Interpolant,
     denoiser: Denoiser,
     x: Float[Tensor, "b ..."],
