@@ -19,33 +19,12 @@ import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Annotated, Any
 
 import typer
 from reed_core.console import run
 from reed_core.errors import InputError
-
-
-def spread(values: list[float], digits: int, factor: float = 1.0) -> str:
-    """Mean and standard deviation, as text."""
-    values = [factor * value for value in values]
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
-
-
-def steps_to(run_: dict[str, Any], goal: float) -> float | None:
-    """The steps at which a curve first passes the goal, between marks by a straight line."""
-    before = None
-    for step, error in zip(run_["steps"], run_["error"], strict=True):
-        if error <= goal:
-            if before is None:
-                return float(step)
-            (past, high) = before
-            return past + (step - past) * (high - goal) / (high - error)
-        before = (step, error)
-    return None
+from seeds import spread, steps_to
 
 
 def tables(results: list[dict[str, Any]]) -> str:
@@ -63,7 +42,8 @@ def tables(results: list[dict[str, Any]]) -> str:
             known = bool(runs[0]["error"])
             reached = []
             for result in runs:
-                steps = steps_to(result, plain[result["seed"]]["error"][-1]) if known else None
+                goal = plain[result["seed"]]["error"][-1] if known else 0.0
+                steps = steps_to(result["steps"], result["error"], goal) if known else None
                 reached.append(None if steps is None else 100 * steps / result["steps"][-1])
             some = [value for value in reached if value is not None]
             taken = "" if not known else "-" if not some else spread(some, 0)

@@ -3,14 +3,15 @@
     uv run tools/bench_protein.py                (about 40 minutes on one core; --quick: 3 minutes)
     uv run tools/bench_protein.py --only speed   (one of curve, speed, length)
 
-curve    median recovery of the 90 valid chains of REED_DATA against steps, random and confidence order, and the
-         smallest step count within half a point of the largest
+curve    the 90 valid chains of REED_DATA against steps, random and confidence order, several seeds: median recovery,
+         and what it does not show, how well the letters of a design suit each other (tools/protein_bench/curve.py);
+         the smallest step counts within half a point of recovery, and within 0.01 nats of joint nll, of the largest
 speed    CPU seconds per sequence at about 106, 320, 618 and 1,000 residues, 1 and 8 designs: the sampler of
-         `Designer.design` at that and other step counts, once with the any-order score, and a node by node
+         `Designer.design` at that and other step counts, without a score and with each kind, and a node by node
          autoregressive decoder of the same weights (tools/protein_bench/autoregressive.py says what it is and why it is
          fair). Every arm starts from a structure in memory, encodes it once for all its sequences, and decodes
-length   CPU seconds per residue and peak memory from 500 to 5,000 residues, and the decoder evaluations that designing
-         10 of 500 residues takes
+length   CPU seconds per residue and peak memory from 500 to 5,000 residues, of a design and of the probability of each
+         residue given all others, and the decoder evaluations that designing 10 of 500 residues takes
 
 Arms of one size run in turn, round by round; a ratio is taken within a round, and its median, least and greatest are
 shown. Structures are chains of REED_DATA's files; those of `length` are copies of one chain side by side.
@@ -31,13 +32,14 @@ from reed_core.errors import InputError
 
 if TYPE_CHECKING:
     from reed_protein.design import Designer
+    from reed_protein.score import ScoreKind
     from reed_protein.structure import Structure
     from rich.progress import Progress
 
 LENGTHS = (106, 320, 618, 1000)
-LONG = (500, 1000, 2000, 3500, 5000)
-STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
-HALF_A_POINT = 0.005
+LONG = (500, 2000, 5000)
+STEPS = (1, 2, 3, 5, 10, 20, 50, 100)
+HALF_A_POINT, A_HUNDREDTH_NAT = 0.005, 0.01
 TEMPERATURE = 0.1
 LONG_CHAIN = "6cf8_A.pdb"
 Part = Literal["curve", "speed", "length"]
@@ -82,47 +84,58 @@ def peaks(lengths: Sequence[int], steps: int, bar: "Progress") -> list[float]:
     return found
 
 
-def show_curve(designer: "Designer", bar: "Progress", quick: bool, seeds: int) -> dict[str, int]:
-    """Prints recovery against steps; the smallest sufficient step count of each order."""
-    from protein_bench.curve import curve, fewest, shortest
+def show_curve(
+    designer: "Designer", bar: "Progress", quick: bool, seeds: int, steps: Sequence[int], temperature: float
+) -> int:
+    """Prints quality against steps; the smallest step count of random order that recovery asks for."""
+    from protein_bench.curve import Quality, curve, fewest, pair_table, shortest
     from reed_protein.dataset import ChainSet
 
     chains = ChainSet.read(data_folder() / "backbones_valid.npz")
-    steps, orders = STEPS, ("random", "confidence")
+    others = ChainSet.read(data_folder() / "backbones_train.npz")
     if quick:
-        chains, steps, seeds = shortest(chains, 30), (1, 2, 5, 10, 20), 1
-    task = bar.add_task("recovery", total=None)
+        chains, others = shortest(chains, 30), shortest(others, 500)
+    orders = ("random", "confidence")
+    task = bar.add_task("curve", total=None)
 
     def tick(done: float) -> None:
         bar.update(task, total=1.0, completed=done)
 
-    found = curve(designer.network, chains, steps, orders, range(seeds), TEMPERATURE, tick)
-    print(f"\nMedian recovery, %, of {len(chains)} chains, temperature {TEMPERATURE}: mean (range) of {seeds} seeds\n")
-    print("| steps | random order | confidence order |\n|---|---|---|")
-    for count in steps:
-        cells = [[100 * value for value in found[order, count]] for order in orders]
-        print(f"| {count} | " + " | ".join(f"{mean(c):.2f} ({min(c):.2f}-{max(c):.2f})" for c in cells) + " |")
-    enough = {order: fewest(found, order, HALF_A_POINT) for order in orders}
-    print(f"\nWithin half a point of {steps[-1]} steps from {enough} steps on")
-    return enough
+    table = pair_table(others)
+    found = curve(designer.network, chains, table, steps, orders, range(seeds), temperature, tick)
+    print(f"\n{len(chains)} chains, temperature {temperature}, {seeds} seeds: mean (range)\n")
+    print("| order | steps | median recovery, % | joint nll, nats | contacts, nats | runs, % | composition, % |")
+    print("|" + "---|" * 7)
+    scale = Quality(100, 1, 1, 100, 100)
+    for (order, count), values in found.items():
+        cells = []
+        for column, factor in zip(zip(*values, strict=True), scale, strict=True):
+            some = [factor * value for value in column]
+            cells.append(f"{mean(some):.3f} ({min(some):.3f}-{max(some):.3f})")
+        print(f"| {order} | {count or ''} | {' | '.join(cells)} |")
+    recovery = {key: [value.recovery for value in values] for key, values in found.items()}
+    likely = {key: [-value.joint_nll for value in values] for key, values in found.items()}
+    for order in orders:
+        enough = fewest(recovery, order, HALF_A_POINT), fewest(likely, order, A_HUNDREDTH_NAT)
+        print(f"\n{order} order: recovery asks for {enough[0]} steps, joint nll for {enough[1]}")
+    return fewest(recovery, "random", HALF_A_POINT)
 
 
 def arms(designer: "Designer", structure: "Structure", num: int, steps: Sequence[int]) -> dict[str, Callable[[], Any]]:
-    """What is timed on one structure; the score costs the same at any number of steps, so it is timed at one."""
+    """What is timed on one structure; a score costs the same at any number of steps, so it is timed at one."""
     from protein_bench.autoregressive import decode
-    from protein_bench.unscored import Unscored
     from reed_core.noise import NoiseSource
 
-    network, alone = designer.network, Unscored(designer.network)
+    def design(count: int, score: "ScoreKind") -> Callable[[], Any]:
+        return lambda: designer.design(structure, num=num, steps=count, temperature=TEMPERATURE, score=score)
 
-    def design(by: "Designer", count: int) -> Callable[[], Any]:
-        return lambda: by.design(structure, num=num, steps=count, temperature=TEMPERATURE)
-
+    noise = NoiseSource(0, range(num))
     return {
         "encoding": lambda: designer.encode(structure),
-        **{f"{count} steps": design(alone, count) for count in steps},
-        f"{steps[0]} steps, with score": design(designer, steps[0]),
-        "autoregressive": lambda: decode(network, designer.encode(structure), NoiseSource(0, range(num)), TEMPERATURE),
+        **{f"{count} steps": design(count, "none") for count in steps},
+        f"{steps[0]} steps, one-shot score": design(steps[0], "one-shot"),
+        f"{steps[0]} steps, any-order score": design(steps[0], "any-order"),
+        "autoregressive": lambda: decode(designer.network, designer.encode(structure), noise, TEMPERATURE),
     }
 
 
@@ -135,7 +148,7 @@ def show_speed(
 
     structures = real(data_folder() / "structures")
     chosen = [nearest(structures, length) for length in lengths]
-    task = bar.add_task("speed", total=len(chosen) * 2 * (len(steps) + 3) * (rounds + 1))
+    task = bar.add_task("speed", total=len(chosen) * 2 * (len(steps) + 4) * (rounds + 1))
     print(f"\nCPU seconds per sequence, one thread, random order, {rounds} rounds: median (range)\n")
     print("| structure | residues | designs | what | s per sequence | autoregressive / this |\n|" + "---|" * 6)
     for structure in chosen:
@@ -152,25 +165,38 @@ def show_length(
 ) -> None:
     """Prints time per residue, peak memory, and the evaluations of a small redesign."""
     from protein_bench.clock import Spread, ratio, seconds
-    from protein_bench.unscored import Unscored, evaluations
+    from protein_bench.evaluations import evaluations
+    from reed_protein.given import native
+    from reed_protein.probabilities import conditional_probabilities
 
     structures = {length: long_structure(length) for length in lengths}
-    task = bar.add_task("length", total=len(lengths) * (rounds + 1))
-    timed = {
+    task = bar.add_task("length", total=2 * len(lengths) * (rounds + 1))
+    designs = {
         str(length): lambda structure=structure: designer.design(structure, steps=steps, temperature=TEMPERATURE)
         for length, structure in structures.items()
     }
-    found = seconds(timed, rounds, lambda: bar.advance(task))
-    each = {length: [value / length for value in found[str(length)]] for length in lengths}
-    print(f"\nOne design with its score, {steps} steps, {rounds} rounds: median (range)\n")
-    print("| residues | seconds | ms per residue | against the shortest | peak memory, GiB |\n|---|---|---|---|---|")
-    for length, peak in zip(lengths, memory, strict=True):
-        against = ratio(each[length], each[lengths[0]]).text(2)
-        per_residue = Spread.of([1000 * value for value in each[length]]).text(2)
-        print(f"| {length} | {median(found[str(length)]):.2f} | {per_residue} | {against} | {peak:.2f} |")
+    given = {
+        str(length): lambda structure=structure: conditional_probabilities(
+            designer, designer.encode(structure), [native(structure)]
+        )
+        for length, structure in structures.items()
+    }
+    for what, timed in ((f"A design in {steps} steps with its any-order score", designs), ("Conditional", given)):
+        found = seconds(timed, rounds, lambda: bar.advance(task))
+        each = {length: [value / length for value in found[str(length)]] for length in lengths}
+        print(f"\n{what}, {rounds} rounds: median (range); peak memory is that of a design\n")
+        print(
+            "| residues | seconds | ms per residue | against the shortest | peak memory, GiB |\n|---|---|---|---|---|"
+        )
+        for length, peak in zip(lengths, memory, strict=True):
+            against = ratio(each[length], each[lengths[0]]).text(2)
+            per_residue = Spread.of([1000 * value for value in each[length]]).text(2)
+            print(
+                f"| {length} | {median(found[str(length)]):.2f} | {per_residue} | {against} | {peak:.2f} |", flush=True
+            )
     some = long_structure(500)
     ten = {"design": ",".join(some.residue_ids[7:500:50]), "temperature": TEMPERATURE, "steps": 100}
-    sampled = evaluations(designer.network, lambda: Unscored(designer.network).design(some, **ten))
+    sampled = evaluations(designer.network, lambda: designer.design(some, score="none", **ten))
     both = evaluations(designer.network, lambda: designer.design(some, **ten))
     assert sampled <= 10
     print(f"\nDesigning 10 of 500 residues in up to 100 steps: {sampled} decoder evaluations, {both} with the score")
@@ -181,7 +207,9 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer chains, lengths and rounds.")] = False,
     seeds: Annotated[int, typer.Option(help="Seeds of the curve.", min=1)] = 3,
     rounds: Annotated[int, typer.Option(help="Rounds of timing.", min=1)] = 5,
-    steps: Annotated[str, typer.Option(help="Step counts timed besides the curve's, separated by commas.")] = "5,20",
+    steps: Annotated[str, typer.Option(help="Step counts timed, separated by commas.")] = "1,2,3,5,20",
+    curve_steps: Annotated[str, typer.Option(help="Step counts of the curve.")] = ",".join(map(str, STEPS)),
+    temperature: Annotated[float, typer.Option(help="Of the curve.", min=0.0)] = TEMPERATURE,
 ) -> None:
     """Prints the tables."""
     from rich.console import Console
@@ -189,7 +217,7 @@ def main(
 
     counts = [int(count) for count in steps.split(",")]
     rounds = 2 if quick else rounds
-    long = LONG[:3] if quick else LONG
+    long = LONG[:2] if quick else LONG
     with Progress(console=Console(stderr=True), transient=True) as bar:
         memory = peaks(long, counts[-1], bar) if only in (None, "length") else []
         import torch
@@ -198,8 +226,9 @@ def main(
         torch.set_num_threads(1)
         designer = load()
         if only in (None, "curve"):
-            enough = show_curve(designer, bar, quick, seeds)
-            counts = [enough["random"], *(count for count in counts if count != enough["random"])]
+            of_curve = (1, 2, 5, 10, 20) if quick else [int(count) for count in curve_steps.split(",")]
+            enough = show_curve(designer, bar, quick, 1 if quick else seeds, of_curve, temperature)
+            counts = sorted({enough, *counts})
         if only in (None, "speed"):
             show_speed(designer, bar, counts, rounds, LENGTHS[:2] if quick else LENGTHS)
         if only in (None, "length"):

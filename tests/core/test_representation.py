@@ -85,7 +85,7 @@ def alone(encoder: Encoder, item: int) -> Representation:
 
 
 def build(folder: Path, level: str = "token", **options: Any) -> Cache:
-    given = {"dtype": "float32", "shard_items": 4, "batch_items": 3, **options}
+    given = {"format": "float32", "shard_items": 4, "batch_items": 3, **options}
     return build_cache(folder, Waves(level), Chains(), **given)
 
 
@@ -93,16 +93,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("form", ["float16", "float32"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_what_is_read_is_what_was_encoded(tmp_path: Path, level: str, dtype: str) -> None:
-    cache = build(tmp_path, level, dtype=dtype)
+def test_what_is_read_is_what_was_encoded(tmp_path: Path, level: str, form: str) -> None:
+    cache = build(tmp_path, level, format=form)
     assert len(cache) == len(Chains())
     for item in range(len(cache)):
         expected = alone(Waves(level), item)
         z = expected.z if expected.mask is None else torch.where(expected.mask[..., None], expected.z, 0.0)
         rows = z[0] if level == "global" else z[0, : Chains().length(item)]
-        assert cache[item].dtype == getattr(torch, dtype)
+        assert cache[item].dtype == getattr(torch, form)
         torch.testing.assert_close(cache[item], rows.to(cache[item].dtype), rtol=0, atol=0)
 
 
@@ -137,7 +137,7 @@ def test_gathered_values_are_the_z_of_an_objective(tmp_path: Path) -> None:
             return super().forward(x_t)
 
     torch.manual_seed(0)
-    cache, items = build(tmp_path, dtype="float16"), [0, 5, 7]
+    cache, items = build(tmp_path, format="float16"), [0, 5, 7]
     net = Denoiser(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
     objective = presets.repa(Interpolant(), Latent("waves", tap="1", tap_dim=8, dim=DIM))
     batch = Chains().batch(items)
@@ -165,7 +165,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(tmp_path: Path, monkeypa
                 raise KeyboardInterrupt
             return super().__call__(x_0, c, mask)
 
-    options: dict[str, Any] = {"dtype": "float32", "shard_items": 4, "batch_items": 3}
+    options: dict[str, Any] = {"format": "float32", "shard_items": 4, "batch_items": 3}
     with pytest.raises(KeyboardInterrupt):
         build_cache(tmp_path / "cut", Dies(), Chains(), **options)
     assert [path.name for path in (tmp_path / "cut").iterdir()] == ["000000.safetensors"]
@@ -181,7 +181,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(tmp_path: Path, monkeypa
 def test_shards_are_independent_of_order_and_writer(tmp_path: Path) -> None:
     build(tmp_path / "one")
     for index in (2, 0, 1):
-        builder = CacheBuilder(tmp_path / "many", Waves(), Chains(), dtype="float32", shard_items=4, batch_items=3)
+        builder = CacheBuilder(tmp_path / "many", Waves(), Chains(), format="float32", shard_items=4, batch_items=3)
         with pytest.raises(InputError, match="lacks"):
             builder.seal()
         builder.write(index)
@@ -218,12 +218,13 @@ def test_caches_do_not_mix_in_one_folder(tmp_path: Path) -> None:
     others: list[tuple[Any, Any, dict[str, Any], str]] = [
         (replace(Waves(), fingerprint="waves-2"), Chains(), {}, "encoder"),
         (Waves(), replace(Chains(), fingerprint="chains-2"), {}, "data"),
-        (Waves(), Chains(), {"dtype": "float16"}, "dtype"),
+        (Waves(), Chains(), {"format": "float16"}, "format"),
+        (Waves(), Chains(), {"format": "pca-2"}, "format"),
         (Waves(), Chains(), {"shard_items": 5}, "shard_items"),
         (Waves("global"), Chains(), {}, "level"),
     ]
     for encoder, data, options, named in others:
-        given: dict[str, Any] = {"dtype": "float32", "shard_items": 4, "batch_items": 3, **options}
+        given: dict[str, Any] = {"format": "float32", "shard_items": 4, "batch_items": 3, **options}
         with pytest.raises(InputError, match=named):
             build_cache(tmp_path, encoder, data, **given)
     assert contents(tmp_path) == before
@@ -261,12 +262,12 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
         open_cache(tmp_path, encoder="", data="")
 
 
-def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+def test_a_newer_layout_is_refused(tmp_path: Path) -> None:
     build(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["content"]["format"] += 1
+    manifest["content"]["layout"] += 1
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="format"):
+    with pytest.raises(InputError, match="layout"):
         open_cache(tmp_path, encoder="waves-1", data="chains-1")
 
 
@@ -292,7 +293,7 @@ def test_one_item_of_a_large_shard_does_not_read_the_shard(tmp_path: Path) -> No
         def __call__(self, x_0: Tensor, c: Any = None, mask: Tensor | None = None) -> Representation:
             return Representation(x_0[:, 0, :1].expand(-1, self.dim))
 
-    cache = build_cache(tmp_path, Wide(), Chains(600), dtype="float32", shard_items=600)
+    cache = build_cache(tmp_path, Wide(), Chains(600), format="float32", shard_items=600)
     size = cache.manifest.shards[0].bytes
     assert size > 32 * 2**20
 
@@ -348,7 +349,7 @@ def test_shuffled_gives_every_item_the_values_of_another(tmp_path: Path, level: 
 def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="item 1 that float16"):
         build_cache(tmp_path / "a", Waves(scale=1e6), Chains())
-    assert torch.isfinite(build_cache(tmp_path / "b", Waves(scale=1e6), Chains(), dtype="float32")[0]).all()
+    assert torch.isfinite(build_cache(tmp_path / "b", Waves(scale=1e6), Chains(), format="float32")[0]).all()
     with pytest.raises(InputError, match="at least one item"):
         build_cache(tmp_path / "c", Waves(), Chains(0))
     with pytest.raises(InputError, match="width 4"):

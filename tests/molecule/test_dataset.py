@@ -10,7 +10,6 @@ from molecule_cases import SMILES, molecule, single_atom
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.train import DataSource
-from reed_molecule.buckets import bucketed, real_pairs
 from reed_molecule.dataset import MoleculeSet, TrainingData, random_rotations
 from reed_molecule.molecule import flat_smiles
 from reed_molecule.splits import Shares, by_hash, edm, identity, without_leaks
@@ -98,25 +97,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "none")
 
 
-@given(
-    st.lists(st.integers(1, 60), min_size=1, max_size=400), st.integers(1, 20000), st.integers(0, 5), st.integers(0, 5)
-)
-@settings(max_examples=60, deadline=None)
-def test_a_plan_has_every_item_once_within_the_budget(sizes: list[int], pairs: int, seed: int, epoch: int) -> None:
-    counts = np.array(sizes)
-    plan = bucketed(counts, pairs, np.random.default_rng((seed, epoch)))
-    assert sorted(item for batch in plan for item in batch) == list(range(len(sizes)))
-    assert all(batch for batch in plan)
-    assert all(len(batch) == 1 or len(batch) * counts[batch].max() ** 2 <= pairs for batch in plan)
-    assert plan == bucketed(counts, pairs, np.random.default_rng((seed, epoch)))
-    assert 0 < real_pairs(counts, plan) <= 1
-
-
-def test_buckets_waste_few_pairs() -> None:
-    sizes = np.random.default_rng(0).normal(45, 11, 12000).astype(np.int64).clip(8, 100)
-    plan = bucketed(sizes, 64 * 45**2, np.random.default_rng(1))
-    shuffled = np.array_split(np.random.default_rng(1).permutation(12000), 12000 // 64)
-    assert real_pairs(sizes, [batch.tolist() for batch in shuffled]) < 0.6 < 0.9 < real_pairs(sizes, plan)
+def test_a_plan_has_every_molecule_once_within_the_budget() -> None:
+    molecules = MoleculeSet(packed(SMILES * 4))
+    for pairs in (1, 300, 2000):
+        plan = TrainingData(molecules, seed=1, pairs=pairs).plan(0)
+        assert sorted(item for batch in plan for item in batch) == list(range(len(molecules)))
+        assert all(len(batch) == 1 or len(batch) * molecules.sizes[batch].max() ** 2 <= pairs for batch in plan)
 
 
 def test_batches_are_what_a_process_takes() -> None:

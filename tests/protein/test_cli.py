@@ -64,7 +64,7 @@ def test_fasta_and_nothing_else_goes_to_standard_output(backbone: Path, weights:
     assert native.sequence == helix(24).sequence
     assert [record.fields["sample"] for record in designs] == [1, 2, 3]
     for record in designs:
-        assert list(record.fields) == ["score", "recovery", "temperature", "seed", "sample"]
+        assert list(record.fields) == ["score", "score_kind", "recovery", "temperature", "seed", "sample"]
         same = np.mean([a == b for a, b in zip(record.sequence, native.sequence, strict=True)])
         assert float(record.fields["recovery"]) == pytest.approx(same, abs=1e-4)
         assert record.fields["temperature"] == 0.7

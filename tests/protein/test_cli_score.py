@@ -81,10 +81,12 @@ def refused(call: Callable[..., Done]) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.parametrize("kind", ["any-order", "one-shot"])
 def test_the_score_in_a_header_is_what_score_prints(
-    backbone: Path, weights: Path, tmp_path: Path, call: Callable[..., Done]
+    kind: str, backbone: Path, weights: Path, tmp_path: Path, call: Callable[..., Done]
 ) -> None:
     options = ("--weights", weights, "--fix", "A5-9", "--num", 3, "--temperature", 0.8, "--order", "confidence")
+    options += () if kind == "any-order" else ("--score", kind)
     command = [sys.executable, "-c", "from reed_protein.cli import main; main()", "fold-invert", backbone, *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -92,17 +94,19 @@ def test_the_score_in_a_header_is_what_score_prints(
     (tmp_path / "designs.fa").write_text(text)
     headers = [line for line in text.splitlines() if line.startswith(">")]
     said = [float(header.split("score=")[1].split(",")[0]) for header in headers]
+    (named,) = {header.split("score_kind=")[1].split(",")[0] for header in headers}
+    assert named == kind.replace("-", "_")
     out = tmp_path / "scores.csv"
     sequences = ("--sequences", tmp_path / "designs.fa", "--weights", weights)
     done = call("score", backbone, *sequences, "--fix", "A5-9", "--out", out)
     assert done.code == 0, done.err
     rows = list(csv.DictReader(out.open()))
-    np.testing.assert_allclose([float(row["any_order"]) for row in rows], said, atol=1e-5, rtol=0)
+    np.testing.assert_allclose([float(row[named]) for row in rows], said, atol=1e-5, rtol=0)
     assert [row["sample"] for row in rows] == ["", "1", "2", "3"]
     assert {row["residues"] for row in rows} == {"19"}
     shown = call("score", backbone, *sequences, "--fix", "A5-9").out.splitlines()
-    place = shown[0].split().index("any_order") - len(shown[0].split())
-    assert [line.split()[place] for line in shown[1:]] == [row["any_order"] for row in rows]
+    place = shown[0].split().index(named) - len(shown[0].split())
+    assert [line.split()[place] for line in shown[1:]] == [row[named] for row in rows]
 
 
 def test_probs_and_scan_of_the_native_agree(

@@ -28,7 +28,7 @@ def test_a_design_has_a_letter_for_every_residue_and_an_honest_recovery(designer
 def test_design_i_depends_on_seed_and_i_alone(designer: Designer, monkeypatch: pytest.MonkeyPatch) -> None:
     structure = helix(30)
     together = designer.design(structure, num=5, seed=3, temperature=1.0)
-    monkeypatch.setattr("reed_protein.design._BATCH_RESIDUES", 60)
+    monkeypatch.setattr("reed_protein.score._AT_ONCE_CPU", 60)
     in_twos = designer.design(structure, num=5, seed=3, temperature=1.0)
     fewer = designer.design(structure, num=2, seed=3, temperature=1.0)
     other = designer.design(structure, num=5, seed=4, temperature=1.0)

@@ -15,6 +15,7 @@ from reed_protein.design import Designer
 from reed_protein.network import MASK_TOKEN, NUM_TOKENS, InverseFolding
 from reed_protein.residues import AMINO_ACIDS, tokens
 from reed_protein.sampling import fill
+from reed_protein.score import any_order_nll
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_design_does_not_depend_on_its_batch(designer: Designer, monkeypatch: 
     asked = {"seed": 4, "temperature": [0.3, 1.0], **CONTROLS[name]}
     together = designer.design(structure, num=4, **asked)
     fewer = designer.design(structure, num=2, **asked)
-    monkeypatch.setattr("reed_protein.design._BATCH_RESIDUES", 60)
+    monkeypatch.setattr("reed_protein.score._AT_ONCE_CPU", 60)
     apart = designer.design(structure, num=4, **asked)
     one_temperature = designer.design(structure, num=4, **{**asked, "temperature": 1.0})
     sequences = [design.sequence for design in together]
@@ -183,7 +184,7 @@ def test_the_score_is_that_of_the_sequence_ties_aside(designer: Designer) -> Non
     design = designer.design(structure, temperature=1.0, symmetry=["A,B"], omit="C")[0]
     encoding = designer.encode(structure)
     row = torch.from_numpy(tokens(design.sequence))[None]
-    score = designer.score_tokens(encoding, row, torch.ones_like(row, dtype=torch.bool))
+    score = any_order_nll(designer.network, encoding, row, torch.ones_like(row, dtype=torch.bool))
     assert design.score == pytest.approx(score.item(), abs=1e-6)
 
 

@@ -69,6 +69,11 @@ def test_complaint_same_sequence_same_score_whatever_seed_order_or_batch(
     given = as_given([design.sequence for design in designs])
     table = score_table(designer, structure, given, designed)
     np.testing.assert_allclose(column(table, "any_order"), [design.score for design in designs], atol=1e-5, rtol=0)
+    asked = {"num": 2, "seed": 5, "order": "confidence", "steps": 20, "temperature": 1.0, "designed": designed}
+    one_shot = designer.design(structure, score="one-shot", **asked)
+    np.testing.assert_allclose(column(table, "one_shot")[-2:], [design.score for design in one_shot], atol=1e-5, rtol=0)
+    assert [design.score for design in designer.design(structure, score="none", **asked)] == [None, None]
+    assert {design.score_kind for design in one_shot} == {"one-shot"}
     for at_once in (30, 95):
         monkeypatch.setattr(score_module, "_AT_ONCE_CPU", at_once)
         again = score_table(designer, structure, given[::-1], designed)

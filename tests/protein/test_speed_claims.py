@@ -128,23 +128,19 @@ def test_arithmetic_per_residue_does_not_grow_with_length(
 def test_ten_of_five_hundred_residues_take_at_most_ten_evaluations(
     bench: Callable[[str], ModuleType], designer: Designer, structure: Structure
 ) -> None:
-    unscored, long = bench("unscored"), bench("backbones").tiled(structure, 500)
+    count, long = bench("evaluations").evaluations, bench("backbones").tiled(structure, 500)
     wanted = {"design": ",".join(long.residue_ids[3:500:50]), "steps": 100}
-    assert (
-        1
-        <= unscored.evaluations(designer.network, lambda: unscored.Unscored(designer.network).design(long, **wanted))
-        <= 10
-    )
-    assert unscored.evaluations(designer.network, lambda: designer.design(long, **wanted)) <= 20
+    assert 1 <= count(designer.network, lambda: designer.design(long, score="none", **wanted)) <= 10
+    assert count(designer.network, lambda: designer.design(long, score="one-shot", **wanted)) <= 11
+    assert count(designer.network, lambda: designer.design(long, **wanted)) <= 20
 
 
 @pytest.mark.parametrize("steps", [1, 4, 1000])
 def test_evaluations_are_bounded_by_steps_and_by_residues(
     steps: int, bench: Callable[[str], ModuleType], designer: Designer, structure: Structure
 ) -> None:
-    unscored = bench("unscored")
-    alone = unscored.Unscored(designer.network)
-    count = unscored.evaluations(designer.network, lambda: alone.design(structure, steps=steps))
+    evaluations = bench("evaluations").evaluations
+    count = evaluations(designer.network, lambda: designer.design(structure, steps=steps, score="none"))
     assert 1 <= count <= min(steps, len(structure))
 
 
@@ -163,12 +159,11 @@ def test_a_structure_is_encoded_once_for_all_designs(
     assert len(calls) == 1
 
 
-def test_the_timed_sampler_draws_what_the_designer_draws(
-    bench: Callable[[str], ModuleType], designer: Designer, structure: Structure
-) -> None:
+@pytest.mark.parametrize("kind", ["any-order", "one-shot", "none"])
+def test_the_kind_of_score_changes_no_design(kind: str, designer: Designer, structure: Structure) -> None:
     wanted = {"num": 3, "steps": 5, "temperature": 0.5}
-    alone = bench("unscored").Unscored(designer.network).design(structure, **wanted)
-    assert [design.sequence for design in alone] == [design.sequence for design in designer.design(structure, **wanted)]
+    found = designer.design(structure, score=kind, **wanted)
+    assert [design.sequence for design in found] == [design.sequence for design in designer.design(structure, **wanted)]
 
 
 def test_structures_of_the_bench(bench: Callable[[str], ModuleType], structure: Structure) -> None:

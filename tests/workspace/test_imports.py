@@ -28,6 +28,10 @@ class Import(NamedTuple):
     where: str
 
 
+# Modules of torch that need another distribution.
+THROUGH = {"torch.utils.tensorboard": "tensorboard"}
+
+
 def imports(source: Path) -> Iterator[Import]:
     """All absolute imports below a folder, those inside functions and through `import_module("...")` included."""
     for path in sorted(source.rglob("*.py")):
@@ -42,7 +46,10 @@ def imports(source: Path) -> Iterator[Import]:
                 if called in ("import_module", "__import__") and not str(node.args[0].value).startswith("."):
                     names = [str(node.args[0].value)]
             for name in names:
-                yield Import(name.partition(".")[0], f"{path.relative_to(source.parent)}:{node.lineno}")
+                where = f"{path.relative_to(source.parent)}:{node.lineno}"
+                yield Import(name.partition(".")[0], where)
+                if name in THROUGH:
+                    yield Import(THROUGH[name], where)
 
 
 def forbidden(module: str) -> set[str]:

@@ -36,7 +36,15 @@ _USAGE = cast(
 
 
 def report(line: str) -> None:
-    """Prints one line for the person, on standard error: standard output is for results alone."""
+    """Prints one line for the person, on standard error: standard output is for results alone.
+
+    Of the processes that torchrun starts, only the first prints.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        _say(line)
+
+
+def _say(line: str) -> None:
     with contextlib.suppress(OSError):
         typer.echo(line, err=True)
 
@@ -104,7 +112,7 @@ def run(app: typer.Typer) -> NoReturn:
 def _end(code: int, line: str | None = None) -> NoReturn:
     """Ends the process; what standard output still holds and cannot be written is dropped, not complained about."""
     if line is not None:
-        report(line)
+        _say(line)
     for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
         try:
             stream.flush()

@@ -2,6 +2,9 @@
 
 n counts samples seen, so cadences survive a change of batch size. Never confuse a(n), b(n) with the reveal density
 alpha(t), which lives in diffusion time.
+
+Adam undoes the weight of a loss wherever no other loss reaches: gradients of b(n) l are normalised to those of l. A
+representation that truly comes first needs the learning rate of those layers scaled as well: scope "learning_rate".
 """
 
 import math
@@ -9,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reed_core.errors import InputError
+
+Reached = Literal["both", "denoising", "alignment"]
+"""The losses whose gradient reaches a parameter."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,17 @@ class Curriculum:
     Attributes:
         alignment: a(n), the weight of all alignment terms. When it is 0 they cost nothing: no encoder, no projector.
         denoising: b(n), the weight of the denoising term.
+        scope: What they scale: "loss"; or "learning_rate": the losses, and the learning rate of each parameter by what
+            reaches it.
     """
 
     alignment: Schedule = field(default_factory=Schedule)
     denoising: Schedule = field(default_factory=Schedule)
+    scope: Literal["loss", "learning_rate"] = "loss"
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("loss", "learning_rate"):
+            raise InputError(f"curriculum scope '{self.scope}' is unknown; expected loss or learning_rate")
 
     def a(self, n: float) -> float:
         """The alignment weight after n samples."""
@@ -72,3 +85,13 @@ class Curriculum:
     def b(self, n: float) -> float:
         """The denoising weight after n samples."""
         return self.denoising(n)
+
+    def rate(self, n: float, reached: Reached) -> float:
+        """The factor of a parameter's learning rate after n samples, by the losses that reach it; 1 for scope "loss".
+
+        A loss that is off at n moves nothing, so what both reach follows the larger weight.
+        """
+        if self.scope == "loss":
+            return 1.0
+        a, b = self.a(n), self.b(n)
+        return {"both": max(a, b), "denoising": b, "alignment": a}[reached]

@@ -31,7 +31,7 @@ from reed_core.process.base import Process
 from reed_core.question import Asked, Question
 from reed_core.readout import Readout
 from reed_core.regulariser import Regulariser
-from reed_core.state import State, any_tensor, batch_size
+from reed_core.state import State, any_tensor, batch_size, map_state
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,10 @@ class Objective(nn.Module):
         """The latents that the denoiser is told."""
         return tuple(latent for latent in self.latents if latent.injection == "explicit")
 
+    def needs_latents(self, n: float) -> bool:
+        """Whether a step after n samples reads any latent's value."""
+        return bool(self.explicit) or any(self.curriculum.a(n) * latent.weight != 0.0 for latent in self.latents)
+
     def forward(
         self,
         denoiser: Callable[..., State],
@@ -231,6 +235,8 @@ class Objective(nn.Module):
     def loss(self, denoiser: Callable[..., State], question: Question) -> Loss:
         """The loss of a question: tensors in, tensors out, nothing drawn; one graph under `torch.compile`.
 
+        Under autocast only the network computes in low precision; readouts, heads and losses are in float32.
+
         Args:
             denoiser: The network.
             question: What `draw` drew.
@@ -244,7 +250,9 @@ class Objective(nn.Module):
             denoiser, () if second else shared, taps, at.x_t, at.t, question.c, question.told
         )
         hidden = self._run(denoiser, shared, (), at.x_t, at.t, question.c)[1] if second and shared else states
-        denoising = self.process.loss(prediction, at)
+        kind = at.t.device.type
+        with torch.autocast(kind, enabled=False):
+            denoising = self.process.loss(prediction, at)
         total = question.b * _mean(denoising, weight)
         alignment: dict[str, Tensor] = {}
         for asked in question.asked:
@@ -255,12 +263,14 @@ class Objective(nn.Module):
             else:
                 hidden_here = hidden
             state = None if latent.tap is None else hidden_here[latent.tap]
-            energy = self.readout(latent.name).energy(state, asked.value, _first(at.mask), asked.given, asked.drawn)
+            with torch.autocast(kind, enabled=False):
+                energy = self.readout(latent.name).energy(state, asked.value, _first(at.mask), asked.given, asked.drawn)
             alignment[latent.name] = energy * asked.weight.to(energy)
             total = total + question.a * latent.weight * _mean(alignment[latent.name], weight)
         regularisation: dict[str, Tensor] = {}
         for regulariser in regularisers:
-            energy = regulariser.energy(states, prediction, at)
+            with torch.autocast(kind, enabled=False):
+                energy = regulariser.energy(states, prediction, at)
             regularisation[regulariser.name] = energy * regulariser.reveal.density(at.t).to(energy)
             total = total + question.a * regulariser.weight * _mean(regularisation[regulariser.name], weight)
         return Loss(total, denoising, alignment, regularisation, at.t)
@@ -374,14 +384,20 @@ class Objective(nn.Module):
         paths = list(readers)
         arguments = {} if told is None else {"z": told}
         if not paths:
-            return denoiser(x_t, t, c, **arguments), {}
+            return map_state(_full, denoiser(x_t, t, c, **arguments)), {}
         if not isinstance(denoiser, nn.Module):
             raise InputError(
                 f"latents are read from a torch module, got a {type(denoiser).__name__}; pass the module itself"
             )
         with Tap(denoiser, paths, blind=readers if told else None) as tap:
             prediction = denoiser(x_t, t, c, **arguments)
-        return prediction, {path: tap[path] for path in paths}
+        return map_state(_full, prediction), {path: _full(tap[path]) for path in paths}
+
+
+def _full(value: Tensor) -> Tensor:
+    """What a network computed under autocast, in float32; anything else as it is."""
+    low = torch.is_autocast_enabled(value.device.type) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if low else value
 
 
 def _first(mask: State) -> Tensor | None:

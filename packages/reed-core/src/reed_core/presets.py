@@ -11,6 +11,7 @@ Explicit methods need a denoiser that takes z: `reed_core.inject.Injected` makes
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -67,6 +68,7 @@ def reed(
     denoising_warmup: float = 0.0,
     alignment_end: float | None = None,
     condition_dropout: ConditionDropout | None = None,
+    scope: Literal["loss", "learning_rate"] = "loss",
 ) -> Objective:
     """REED (arXiv 2507.08980): several latents at several depths, revealed uniformly, with a curriculum.
 
@@ -76,12 +78,13 @@ def reed(
         denoising_warmup: Samples over which the denoising weight b(n) rises from 0 to 1 (representation first).
         alignment_end: Samples at which the alignment weight a(n) has fallen to 0 along a cosine; None keeps it at 1.
         condition_dropout: How the condition is dropped, or None.
+        scope: What the curriculum scales, as in `Curriculum`.
     """
     fading = Schedule() if alignment_end is None else Schedule(decay="cosine", end=alignment_end)
     return Objective(
         process,
         [replace(latent, reveal=Uniform()) for latent in latents],
-        Curriculum(alignment=fading, denoising=Schedule(warmup=denoising_warmup)),
+        Curriculum(alignment=fading, denoising=Schedule(warmup=denoising_warmup), scope=scope),
         condition_dropout,
     )
 

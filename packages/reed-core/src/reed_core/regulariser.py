@@ -77,6 +77,11 @@ class Dispersive:
             raise InputError(f"a temperature is positive, got {self.temperature:g}")
 
     @property
+    def across_batch(self) -> bool:
+        """Its value is not a mean over samples: a batch must not be cut."""
+        return True
+
+    @property
     def taps(self) -> tuple[str, ...]:
         """The one state read."""
         return (self.tap,)

@@ -1,24 +1,34 @@
-"""The command line of reed-image. It lists what works today: the version."""
+"""The command line `reed-image`: its commands live in the modules `cli_*`, which import nothing heavy."""
 
 from typing import Annotated
 
 import typer
-from reed_core.console import run, version_option
+from reed_core import cli_plot_run, console
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from reed_image import cli_featurize, cli_prepare, cli_sample, cli_train, cli_vae, cli_weights
+
+app = typer.Typer(
+    name="reed-image",
+    help="Images by representation-guided diffusion transformers on the latents of an autoencoder.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
-@app.command()
-def reed_image(context: typer.Context, version: Annotated[bool, version_option("reed-image")] = False) -> None:
-    """Representation-guided diffusion for images.
+@app.callback()
+def _options(version: Annotated[bool, console.version_option("reed-image")] = False) -> None:
+    """Images by diffusion."""
 
-    The package will hold diffusion transformers on the latents of an image autoencoder, guided by pretrained vision
-    and language encoders; this version ships no model and no command yet. What works today is in reed-core and
-    reed-protein.
-    """
-    typer.echo(context.get_help())
+
+cli_prepare.register(app)
+cli_vae.register(app)
+cli_featurize.register(app)
+cli_train.register(app)
+cli_sample.register(app)
+cli_weights.register(app)
+cli_plot_run.register(app)
 
 
 def main() -> None:
-    """The console script `reed-image`."""
-    run(app)
+    """The console script."""
+    console.run(app)

@@ -1,23 +1,32 @@
-"""The command line of reed-molecule. It lists what works today: the version."""
+"""The command line `reed-molecule`: its commands live in the modules `cli_*`, which import nothing heavy."""
 
 from typing import Annotated
 
 import typer
-from reed_core.console import run, version_option
+from reed_core import console
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from reed_molecule import cli_complete, cli_evaluate, cli_prepare, cli_sample, cli_train
+
+app = typer.Typer(
+    name="reed-molecule",
+    help="3D molecules by representation-guided diffusion of coordinates, elements, charges and bonds.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
-@app.command()
-def reed_molecule(context: typer.Context, version: Annotated[bool, version_option("reed-molecule")] = False) -> None:
-    """Representation-guided diffusion for molecules.
+@app.callback()
+def _options(version: Annotated[bool | None, console.version_option("reed-molecule")] = False) -> None:
+    """3D molecules by diffusion."""
 
-    The package will hold diffusion models of molecules in three dimensions, guided by pretrained encoders of their
-    structure; this version ships no model and no command yet. What works today is in reed-core and reed-protein.
-    """
-    typer.echo(context.get_help())
+
+cli_prepare.register(app)
+cli_train.register(app)
+cli_sample.register(app)
+cli_complete.register(app)
+cli_evaluate.register(app)
 
 
 def main() -> None:
-    """The console script `reed-molecule`."""
-    run(app)
+    """The console script."""
+    console.run(app)

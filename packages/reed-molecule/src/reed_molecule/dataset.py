@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from reed_core.errors import InputError
-from reed_core.noise import NoiseSource, mix_seed
+from reed_core.noise import NoiseSource
 from reed_core.train import Batch
+from reed_core.train.order import groups, shuffler
 from torch import Tensor
 
-from reed_molecule.buckets import bucketed
 from reed_molecule.molecule import Molecule
 from reed_molecule.splits import SPLITS, Split
 from reed_molecule.stored import STEP, Stored, joined, read
@@ -146,7 +146,7 @@ class TrainingData:
 
     def plan(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, by (seed, epoch) alone."""
-        return bucketed(self.molecules.sizes, self.pairs, np.random.default_rng(mix_seed(self.seed, epoch)))
+        return groups(self.molecules.sizes, self.pairs, "quadratic", shuffler(self.seed, epoch))
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
         """Fields and masks of some molecules; `noise` turns them."""

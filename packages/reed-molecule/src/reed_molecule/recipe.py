@@ -1,12 +1,16 @@
 """A training recipe: data, process, network and trainer in one typed configuration, read by `reed-molecule train`."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from reed_core.errors import InputError
 from reed_core.train.config import TrainConfig
 
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import Discrete
+
+RECIPES = Path(__file__).parent / "recipes"
 
 
 class Recipe(BaseModel):
@@ -20,6 +24,7 @@ class Recipe(BaseModel):
         time_weight: Weight of the losses over time: "flat" or "elbo".
         weights: Weights of fields in the training loss (`coords`, `types`, `charges`, `bonds`); `process.WEIGHTS` for
             those left out.
+        init: Weights to start from: a folder, the name of bundled ones, or None for random ones.
         network: Sizes; its `types` and `charges` are taken from the data.
         denoising_warmup: Molecules over which the denoising weight b(n) rises from 0 to 1, with several latents.
         alignment_end: Molecules at which the alignment weight a(n) has fallen to 0, with several latents; None: never.
@@ -34,7 +39,21 @@ class Recipe(BaseModel):
     discrete: Discrete = "uniform"
     time_weight: Literal["flat", "elbo"] = "flat"
     weights: dict[Literal["coords", "types", "charges", "bonds"], float] = Field(default_factory=dict)
+    init: str | None = None
     network: NetworkConfig = NetworkConfig()
     denoising_warmup: float = Field(0.0, ge=0)
     alignment_end: float | None = Field(None, gt=0)
     train: TrainConfig
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe file: a path, or the name of one in the package.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    for path in (Path(name), RECIPES / f"{name}.toml"):
+        if path.is_file():
+            return path
+    there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    raise InputError(f"no recipe {name}: no such file, and the package has {there}")

@@ -1,7 +1,8 @@
 """Draws molecules: numbers of atoms, then the reverse chain, in batches of similar size.
 
 Every random number of sample i is keyed by (seed, i), so a sample is the same alone, in any batch, and when more
-samples are drawn after it (up to the rounding of the network, which a batch's shape may change).
+samples are drawn after it (up to the rounding of the network, which a batch's shape may change). A part of every sample
+may be given (`inpaint`): it is imposed along the chain.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +12,18 @@ import torch
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource, mix_seed
 from reed_core.process.base import expand_mask
-from reed_core.sample import ancestral
 from torch import Tensor
 
 from reed_molecule.condition import Condition
+from reed_molecule.inpaint import Given, State, chain
 from reed_molecule.model import MoleculeModel, Remembering
 
 MOST_PAIRS = 60_000
 MOST_SAMPLES = 128
 MOST_PADDED = 1.25  # pairs of a batch's largest molecule over those of its smallest
-_SIZE, _PRIOR, _CHAIN = range(3)
+_SIZE, _PRIOR, _CHAIN, _GIVEN = range(4)
+
+Watch = Callable[[tuple[int, ...], float, State], None]
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ def sample(
     seed: int = 0,
     first: int = 0,
     progress: Callable[[int], None] | None = None,
+    given: Given | None = None,
+    resample: int = 1,
+    watch: Watch | None = None,
 ) -> list[Drawn]:
-    """Draws molecules by `reed_core.sample.ancestral`.
+    """Draws molecules by ancestral sampling.
 
     Args:
         model: The model, in evaluation mode.
@@ -58,6 +64,9 @@ def sample(
         seed: Of all random numbers.
         first: The number of the first sample, to go on where an earlier call ended.
         progress: Called after each batch with the number of its samples.
+        given: What is known of the first atoms of every sample.
+        resample: How often each step is taken, so that the rest adapts to what is given.
+        watch: Called before every step with the numbers of a batch, the time and the state.
 
     Returns:
         Batches by growing size; each sample carries its number.
@@ -70,13 +79,13 @@ def sample(
     if (count is not None and count < 0) or (sizes is not None and any(size < 1 for size in sizes)):
         raise InputError("expected 0 or more samples, each of 1 or more atoms")
     if sizes is None:
-        numbers = range(first, first + (count or 0))
-        sizes = model.draw_sizes(numbers, mix_seed(seed, _SIZE))
+        sizes = model.draw_sizes(range(first, first + (count or 0)), mix_seed(seed, _SIZE))
     order = sorted(range(len(sizes)), key=lambda place: sizes[place])
     out = []
     for places in _batches(order, sizes):
         batch = [sizes[place] for place in places]
-        out.append(_draw(model, [first + place for place in places], batch, steps, seed))
+        numbers = [first + place for place in places]
+        out.append(_draw(model, numbers, batch, steps, seed, given, resample, watch))
         if progress is not None:
             progress(len(places))
     return out
@@ -99,7 +108,16 @@ def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], steps: int, seed: int) -> Drawn:
+def _draw(
+    model: MoleculeModel,
+    numbers: list[int],
+    sizes: list[int],
+    steps: int,
+    seed: int,
+    given: Given | None,
+    resample: int,
+    watch: Watch | None,
+) -> Drawn:
     weight = next(model.parameters())
     b, n = len(sizes), max(sizes)
     exists = torch.arange(n) < torch.tensor(sizes)[:, None]
@@ -113,6 +131,17 @@ def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], steps: int
     }
     process, masks = model.process, told.masks()
     x = process.prior(like, NoiseSource(mix_seed(seed, _PRIOR), numbers), masks)
-    x = ancestral(process, Remembering(model), x, steps, NoiseSource(mix_seed(seed, _CHAIN), numbers), told, masks)
+    x = chain(
+        process,
+        Remembering(model),
+        x,
+        steps,
+        NoiseSource(mix_seed(seed, _CHAIN), numbers),
+        told,
+        imposed=None if given is None else given.imposed(like, told),
+        given_noise=None if given is None else NoiseSource(mix_seed(seed, _GIVEN), numbers),
+        resample=resample,
+        watch=None if watch is None else lambda time, state: watch(tuple(numbers), time, state),
+    )
     kept = {name: torch.where(expand_mask(masks[name], value), value, 0) for name, value in x.items()}
     return Drawn(tuple(numbers), kept, masks)

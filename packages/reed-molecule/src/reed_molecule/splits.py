@@ -4,7 +4,8 @@ A molecule is its canonical SMILES without stereo. Its identity is a 64-bit hash
 stereoisomers, from whatever file, are on one side, and adding molecules moves none of those already there.
 
 EDM's split of QM9 is by gdb9 number: of 133,885 molecules the 3,054 uncharacterised ones are left out, the others are
-permuted by numpy's legacy generator at seed 0, and cut into 100,000, the rest, and a tenth.
+permuted by numpy's legacy generator at seed 0, and cut into 100,000, the rest, and a tenth. MiDi's permutes all 133,885
+at seed 42, cuts them likewise, and leaves the uncharacterised out afterwards: its splits hold other molecules.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 _GDB9 = 133_885
 _EDM_TRAIN = 100_000
+_UNCHARACTERISED = 3_054
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,41 @@ def edm(numbers: Int64[np.ndarray, " n"], uncharacterised: Collection[int]) -> U
     Raises:
         InputError: If a number is not in 1..133885, or is uncharacterised, or too many are.
     """
-    outside = set(uncharacterised)
-    included = np.array([number for number in range(1, _GDB9 + 1) if number not in outside])
+    outside = _checked(uncharacterised)
+    included = np.setdiff1d(np.arange(1, _GDB9 + 1), outside)
     test = len(included) // 10
-    if len(included) < _EDM_TRAIN + test:
-        raise InputError(f"{len(outside)} uncharacterised molecules; expected the 3,054 that QM9 lists")
     order = np.random.RandomState(0).permutation(len(included))
     assigned = np.full(_GDB9 + 1, len(SPLITS), dtype=np.uint8)
     assigned[included[order]] = SPLITS.index("valid")
     assigned[included[order[:_EDM_TRAIN]]] = SPLITS.index("train")
     assigned[included[order[len(order) - test :]]] = SPLITS.index("test")
+    return _looked_up(assigned, numbers, "EDM's")
+
+
+def midi(numbers: Int64[np.ndarray, " n"], uncharacterised: Collection[int]) -> UInt8[np.ndarray, " n"]:
+    """MiDi's split of QM9; arguments, result and errors as of `edm`."""
+    outside = _checked(uncharacterised)
+    order = np.random.RandomState(42).permutation(_GDB9) + 1
+    assigned = np.full(_GDB9 + 1, SPLITS.index("test"), dtype=np.uint8)
+    assigned[order[:_EDM_TRAIN]] = SPLITS.index("train")
+    assigned[order[_EDM_TRAIN : _GDB9 - _GDB9 // 10]] = SPLITS.index("valid")
+    assigned[[0, *outside]] = len(SPLITS)
+    return _looked_up(assigned, numbers, "MiDi's")
+
+
+def _checked(uncharacterised: Collection[int]) -> list[int]:
+    outside = sorted(set(uncharacterised))
+    if len(outside) != _UNCHARACTERISED or outside[0] < 1 or outside[-1] > _GDB9:
+        raise InputError(f"{len(outside)} uncharacterised molecules; expected the 3,054 that QM9 lists")
+    return outside
+
+
+def _looked_up(
+    assigned: UInt8[np.ndarray, " m"], numbers: Int64[np.ndarray, " n"], whose: str
+) -> UInt8[np.ndarray, " n"]:
     inside = (numbers >= 1) & (numbers <= _GDB9)
     found = assigned[np.where(inside, numbers, 0)]
     if (found == len(SPLITS)).any():
         wrong = int(numbers[found == len(SPLITS)][0])
-        raise InputError(f"molecule {wrong} is not in EDM's QM9: not a gdb9 number, or uncharacterised")
+        raise InputError(f"molecule {wrong} is not in {whose} QM9: not a gdb9 number, or uncharacterised")
     return found

@@ -264,6 +264,15 @@ def read(path: Path | str) -> Stored:
     return Stored(**arrays, about=about)
 
 
+def is_stored(path: Path | str) -> bool:
+    """Whether a file looks like one that `Stored.write` wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def centred(positions: np.ndarray) -> np.ndarray:
     """Positions about the mean of the atoms, computed in float64."""
     exact = positions.astype(np.float64)

@@ -17,15 +17,17 @@ from reed_core.latent import Latent, Representations
 from reed_core.noise import NoiseSource, mix_seed
 from reed_core.objective import Objective
 from reed_core.process import Product
-from reed_core.train import Batch, DataSource, Trainer
+from reed_core.train import Batch, DataSource, Trainer, parallel
 from reed_core.train.claim import claim_folder
 from torch import nn
 
 from reed_molecule.condition import Condition
 from reed_molecule.dataset import MoleculeSet, TrainingData
-from reed_molecule.model import ModelConfig, MoleculeModel, new_config
+from reed_molecule.known import Known
+from reed_molecule.model import ModelConfig, MoleculeModel
 from reed_molecule.process import molecule_process
 from reed_molecule.recipe import Recipe
+from reed_molecule.start import config_of, started
 
 VALIDATION_BATCHES = 16
 _VALIDATION = 0x76616C69
@@ -132,8 +134,7 @@ def train(
     """
     if latents and make is None:
         raise InputError("latents were given without their values; pass make=...")
-    torch.manual_seed(recipe.train.seed)
-    model = MoleculeModel(config)
+    model = started(recipe, config).model
     weights = {str(name): weight for name, weight in recipe.weights.items()}
     process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
     objective = build_objective(recipe, process, latents)
@@ -143,7 +144,8 @@ def train(
         return validation_losses(network, process, held_out, recipe.train.seed)
 
     Trainer(model, objective, Told(data, make), recipe.train, folder, measure, device).fit(progress)
-    save_pretrained(model, folder / "weights")
+    if parallel.is_main():
+        save_pretrained(model, folder / "weights")
     return model
 
 
@@ -156,11 +158,12 @@ def run_recipe(
     device: str = "cpu",
     progress: bool = True,
 ) -> MoleculeModel:
-    """Trains a recipe to its end, resuming what the folder holds.
+    """Trains a recipe to its end, resuming what the folder holds; under torchrun, on all its processes.
 
     Args:
         recipe: The recipe.
-        folder: The run: `config.json`, `log.jsonl`, `checkpoints/`, and at the end `weights/`.
+        folder: The run: `config.json`, `log.jsonl`, `checkpoints/`, and at the end `weights/`, with the
+            hashes of the molecules trained on.
         latents: Latents that the network is asked about; their taps are paths such as "network.blocks.2".
         make: `make(items, batch)` returns the values of the latents.
         device: Where to train.
@@ -173,12 +176,15 @@ def run_recipe(
         InputError: If the data is missing, or the folder holds a run of another recipe.
     """
     folder = Path(folder)
-    claim_folder(folder, recipe)
+    if parallel.is_main():
+        claim_folder(folder, recipe)
     known, held_out = (MoleculeSet.read(recipe.data, split) for split in ("train", "valid"))
-    scale = recipe.scale or known.spread()
-    config = new_config(known.vocabulary, scale, known.sizes.tolist(), recipe.network, recipe.discrete)
+    config = config_of(recipe, known)
     data, valid = (  # an equivariant network learns nothing from turned molecules
-        TrainingData(molecules, recipe.train.seed, recipe.batch_pairs, scale, rotate=False)
+        TrainingData(molecules, recipe.train.seed, recipe.batch_pairs, config.scale, rotate=False)
         for molecules in (known, held_out)
     )
-    return train(recipe, config, data, valid, folder, latents=latents, make=make, device=device, progress=progress)
+    model = train(recipe, config, data, valid, folder, latents=latents, make=make, device=device, progress=progress)
+    if parallel.is_main():
+        Known.of(known.identities).write(folder / "weights")
+    return model

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from reed_core import console
+from reed_core import cli_plot_run, console
 
 from reed_protein import cli_design, cli_score, cli_train
 
@@ -23,6 +23,7 @@ def _options(version: Annotated[bool, console.version_option("reed-protein")] = 
 cli_design.register(app)
 cli_score.register(app)
 cli_train.register(app)
+cli_plot_run.register(app)
 
 
 def main() -> None:

@@ -88,6 +88,13 @@ def fold_invert(
         ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Design i depends on (seed, i) alone.", rich_help_panel=_SAMPLING)] = 0,
+    score: Annotated[
+        Literal["any-order", "one-shot", "none"],
+        typer.Option(
+            help="In the header: any-order (up to 10 evaluations per sequence more), one-shot (1 for all) or none.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "any-order",
     separator: Annotated[str, typer.Option(help="Between the chains of a sequence.", rich_help_panel=_OUTPUT)] = "/",
     out: Annotated[
         Path | None,
@@ -126,7 +133,7 @@ def fold_invert(
 ) -> int:
     """Designs sequences for backbones, as FASTA: the native first, then the designs.
 
-    Scores are any-order negative log-likelihoods in nats per residue: lower is better.
+    Scores are negative log-likelihoods in nats per residue: lower is better. One-shot scores see no pair of residues.
     """
     from reed_protein.controls import Controls, read_temperatures
     from reed_protein.fold_invert import Request, run
@@ -157,6 +164,7 @@ def fold_invert(
         chains=None if chains is None else tuple(part.strip() for part in chains.split(",") if part.strip()),
         model=model,
         separator=separator,
+        score=score,
         out=out,
         out_dir=out_dir,
         outputs={"scores": scores, "probs": probs, "threaded": threaded, "logo": logo, "recovery": recovery},

@@ -34,22 +34,26 @@ def featurize(
         list[str] | None, typer.Option("--set", help="Overrides a setting of the recipe, as in train: --set cache=DIR.")
     ] = None,
     shard: Annotated[str, typer.Option(help="i/N: write the i-th of N parts, i from 1; start N of them.")] = "1/1",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and its size.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print disk, memory and expected time; write nothing.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 1,
 ) -> None:
     """Writes the caches of z that a recipe trains with.
 
-    What is there already is kept, so it can be stopped and resumed. Latents made from tables need no cache.
+    What is there already is kept, so it can be stopped and resumed; of several workers (--shard) the last to finish
+    completes the cache. Latents made from tables need no cache. A latent's `format` says how it is stored.
     """
     part = _part(shard)
     from reed_core.device import use_device
     from reed_core.train.config import read_config
+    from reed_core.train.estimate import size
     from rich.console import Console
     from rich.progress import Progress
 
+    from reed_protein.dry_run_train import cache_report, plans_of
     from reed_protein.latents import featurize as write
-    from reed_protein.latents import plan_of
     from reed_protein.latents.spec import StoredSpec
     from reed_protein.recipe import Recipe, open_chains
 
@@ -62,29 +66,26 @@ def featurize(
     else:
         settings = _alone(str(encoder), option or [], set_ or [])
     chains = open_chains(settings.train_set)
-    stored = [spec for spec in settings.active if isinstance(spec, StoredSpec)]
-    if not stored:
+    if not any(isinstance(spec, StoredSpec) for spec in settings.active):
         console.report("no latent of this recipe needs a cache")
         return
-    plans = [plan_of(spec, chains, Path(settings.cache), settings.network.neighbours) for spec in stored]
+    plans = plans_of(settings, chains)
+    place = use_device(device, threads)
     if dry_run:
         for plan in plans:
-            state = "complete" if plan.complete else "to be written"
-            typer.echo(
-                f"{plan.spec.name}: {plan.folder} ({state}): {plan.chains} chains, {plan.rows} residues, "
-                f"{plan.spec.level} level, width {plan.spec.dim_of}, {plan.shards} shards, {plan.bytes / 1e6:.1f} MB"
-            )
-        typer.echo(f"total: {sum(plan.bytes for plan in plans) / 1e6:.1f} MB")
+            typer.echo(cache_report(plan, chains, part, place))
+        typer.echo(f"total: {size(sum(plan.bytes for plan in plans))}; nothing was written")
         return
-    place = use_device(device, threads)
     for plan in plans:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             cache = write(plan, chains, place, part, partial(bar.update, bar.add_task(plan.spec.name)))
         if cache is None:
             console.report(f"{plan.spec.name}: part {shard} of {plan.folder} is written; other parts are not there yet")
         else:
-            size = sum(one.bytes for one in cache.manifest.shards)
-            console.report(f"{plan.spec.name}: {plan.folder} holds {len(cache)} chains, {size / 1e6:.1f} MB")
+            console.report(
+                f"{plan.spec.name}: {plan.folder} holds {len(cache)} chains, {size(cache.bytes)}; {plan.spec.format}: "
+                f"{cache.manifest.fidelity}"
+            )
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -71,6 +71,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Overrides a setting: --set train.samples=1000.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print disk, memory, expected hours and global batch; write nothing.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = 1,
 ) -> None:
@@ -89,10 +92,19 @@ def train(
         recipe = recipe.model_copy(update={"init": init})
     folder = out or Path("runs") / config.stem
     place = use_device(device, threads)
+    from reed_protein.dry_run_train import training_estimate, unknown_to_weights
+    from reed_protein.recipe import open_chains
     from reed_protein.training import run_recipe, start
 
     if recipe.init is not None:
-        random = start(recipe).random
-        console.report(f"weights start from {recipe.init}; reinitialised: {', '.join(random) or 'nothing'}")
+        begun = start(recipe)
+        unknown = unknown_to_weights(open_chains(recipe.train_set))
+        for line in begun.initial.lines(recipe.init, begun.differ, unknown):
+            console.report(line)
+        if recipe.active:
+            console.report(f"projectors, always new: {', '.join(spec.name for spec in recipe.active)}")
+    if dry_run:
+        typer.echo(training_estimate(recipe, folder, place).table())
+        return
     run_recipe(recipe, folder, place)
     console.report(f"weights are in {folder / 'weights'}; try: reed-protein evaluate --weights {folder / 'weights'}")

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Int, Int64
 from reed_core.errors import InputError
 from reed_core.latent import Representations
-from reed_core.noise import NoiseSource, mix_seed
+from reed_core.noise import NoiseSource
 from reed_core.train import Batch
+from reed_core.train.order import groups, shuffler
 from torch import Tensor
 
 from reed_protein.backbone import Backbone, ResidueArrays, chain_positions
@@ -216,23 +217,12 @@ class TrainingData:
 
         An epoch has all chains or, of chains in clusters, one member of each, drawn anew from (seed, epoch).
         """
-        generator = np.random.default_rng(mix_seed(self.seed, epoch))
+        generator = shuffler(self.seed, epoch)
         order, lengths = generator.permutation(len(self.chains)), self.chains.lengths
         if self.chains.groups is not None:
             _, first = np.unique(self.chains.groups[order], return_index=True)
             order = generator.permutation(order[first])
-        window = max(1, int(_WINDOW * self.residues / lengths[order].mean()))
-        batches: list[list[int]] = []
-        for start in range(0, len(order), window):
-            some = order[start : start + window]
-            batch: list[int] = []
-            for item in some[np.argsort(lengths[some], kind="stable")]:
-                if batch and lengths[item] * (len(batch) + 1) > self.residues:
-                    batches.append(batch)
-                    batch = []
-                batch.append(int(item))
-            batches.append(batch)
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return groups(lengths, self.residues, "linear", generator, order, window=_WINDOW)
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
         """Collates chains; unknown residues are seen as unknown and never scored."""

@@ -31,6 +31,7 @@ from reed_protein.surroundings import NEAR_ANGSTROM, near
 if TYPE_CHECKING:
     from reed_protein.design import Design, Designer
     from reed_protein.outputs import Outputs
+    from reed_protein.score import ScoreKind
 
 _BAR_FROM = 10  # sequences
 
@@ -44,6 +45,7 @@ class Request:
     chains: tuple[str, ...] | None = None
     model: int = 1
     separator: str = "/"
+    score: "ScoreKind" = "any-order"
     out: Path | None = None
     out_dir: Path | None = None
     outputs: Mapping[str, Path | None] = field(default_factory=dict)
@@ -142,19 +144,20 @@ def _design(request: Request, task: _Task, designer: "Designer", stream: TextIO,
         console.report(f"note: {before}{note}")
     others = _outputs(request, item)
     encoding = designer.encode(structure)
-    native = _native_record(structure, request, plan, designer.score_native(structure, plan.designed, encoding))
+    score = designer.score_native(structure, plan.designed, encoding, request.score)
+    native = _native_record(structure, request, plan, score)
     if out is None:
         stream.write(native)
         stream.flush()
     designs, written = [], [native]
-    drawn = designer.designs(structure, request.controls, encoding=encoding)
+    drawn = designer.designs(structure, request.controls, encoding=encoding, score=request.score)
     for design in _with_bar(drawn, request.controls, alone):
         designs.append(design)
         written.append(_record(structure, request, design))
         if out is None:
             stream.write(written[-1])
             stream.flush()
-    made = [str(path) for path in write_outputs(others, designer, structure, designs, plan.designed, alone)]
+    made = [str(path) for path in write_outputs(others, designer, structure, designs, plan.designed, encoding, alone)]
     if out is not None:
         write_text(out, "".join(written))
         made.insert(0, str(out))
@@ -170,8 +173,7 @@ def _design(request: Request, task: _Task, designer: "Designer", stream: TextIO,
 
 
 def _native_record(structure: Structure, request: Request, plan: Plan, score: float | None) -> str:
-    fields: dict[str, str | int | float] = {} if score is None else {"score": score}
-    fields |= {
+    fields = _score_fields(score, request) | {
         "chains": " ".join(structure.chains),
         "designed": int(np.sum(plan.designed)),
         "residues": len(structure),
@@ -180,8 +182,13 @@ def _native_record(structure: Structure, request: Request, plan: Plan, score: fl
     return format_record(FastaRecord(safe_name(structure.name), fields, letters))
 
 
+def _score_fields(score: float | None, request: Request) -> dict[str, str | int | float]:
+    """The score, and its column in the table of `reed-protein score`."""
+    return {} if score is None else {"score": score, "score_kind": request.score.replace("-", "_")}
+
+
 def _record(structure: Structure, request: Request, design: "Design") -> str:
-    fields: dict[str, str | int | float] = {"score": design.score}
+    fields = _score_fields(design.score, request)
     if design.recovery is not None:
         fields["recovery"] = design.recovery
     fields |= {"temperature": f"{design.temperature:g}", "seed": design.seed, "sample": design.sample}

@@ -14,9 +14,9 @@ from reed_core.errors import InputError
 from reed_core.files import write_text
 
 from reed_protein import residues
+from reed_protein.backbone_text import ATOMS, columns
 from reed_protein.structure import Structure
 
-_ATOMS = ("N", "CA", "C", "O")
 _COLUMNS = (
     *("group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id", "label_asym_id"),
     *("label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y", "Cartn_z", "occupancy"),
@@ -55,9 +55,8 @@ def mmcif_text(
     title: str = "",
 ) -> str:
     """The text that `write_mmcif` writes; arguments and errors are the same."""
-    letters = structure.sequence if sequence is None else sequence
-    temperature = np.zeros(len(structure)) if b_factors is None else b_factors
-    _check(structure, letters, temperature)
+    letters, temperature = columns(structure, sequence, b_factors)
+    _check(structure, temperature)
     entry = re.sub(r"[^A-Za-z0-9_.-]+", "_", structure.name) or "backbone"
     lines = [f"data_{entry}", "#", f"_entry.id {_value(entry)}"]
     lines.append(f"_struct.title {_value(' '.join(f'backbone of {structure.name} {title}'.split()))}")
@@ -68,7 +67,7 @@ def mmcif_text(
         name, number = residues.three_letter(letter), structure.residue_numbers[index]
         chain, code = structure.chain_ids[index], structure.insertion_codes[index] or "?"
         asym = _value(chain)
-        for place, (atom, (x, y, z)) in enumerate(zip(_ATOMS, structure.coords[index].astype(float), strict=True)):
+        for place, (atom, (x, y, z)) in enumerate(zip(ATOMS, structure.coords[index].astype(float), strict=True)):
             lines.append(
                 f"ATOM {4 * index + place + 1} {atom[0]} {atom} . {name} {asym} {entity[chain]} {label[index]} {code} "
                 f"{x:.3f} {y:.3f} {z:.3f} 1.00 {temperature[index]:.2f} {number} {name} {asym} {atom} 1"
@@ -98,12 +97,8 @@ def _value(text: str) -> str:
     return f"{quote}{plain}{quote}" if quote else "'" + plain.replace("'", "`") + "'"
 
 
-def _check(structure: Structure, letters: str, b_factors: Float[np.ndarray, " k"]) -> None:
+def _check(structure: Structure, b_factors: Float[np.ndarray, " l"]) -> None:
     name = structure.name
-    if len(letters) != len(structure):
-        raise InputError(f"{name} has {len(structure)} residues, the sequence has {len(letters)}; give one letter each")
-    if b_factors.shape != (len(structure),):
-        raise InputError(f"{name} has {len(structure)} residues, got {len(b_factors)} B-factors; give one each")
     if not np.isfinite(b_factors).all():
         raise InputError(f"B-factors of {name} are not all finite; give a number per residue")
     for chain in structure.chains:

@@ -9,19 +9,25 @@ and with its decoder factored as below). There is no time input: what is masked 
 The first linear layer of a message is split by operand: its node terms are computed per residue and then gathered, and
 in the decoder its edge term W_e e_ij is a constant of the structure, computed once for all steps and all samples.
 W3 is linear, so it follows the sum over neighbours. Per edge and step only W2 remains.
+
+Three savings change nothing but the rounding. Without gradients on a CPU, messages are formed and summed a few residues
+at a time (`messages`). Who wants the logits of some residues alone says so: the last decoder layer then updates those
+alone, the one before it those and their neighbours, and so on. Samples of one structure that still are alike are
+evaluated once.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reed_protein.backbone import Backbone
 from reed_protein.features import EDGE_DIM, NODE_DIM, NUM_OFFSETS, build_graph, gather_nodes
+from reed_protein.messages import BLOCK, cone, in_blocks, message_sums, reached, ripples, rows
 
 NUM_TOKENS = 20
 UNKNOWN_TOKEN = 20
@@ -68,6 +74,16 @@ class Encoding:
     neighbours: Tensor
     edge_weight: Tensor
 
+    @property
+    def graph(self) -> tuple[Tensor, Tensor]:
+        """Neighbours and weights."""
+        return self.neighbours, self.edge_weight
+
+    @property
+    def shared(self) -> bool:
+        """Whether all rows, two or more, are one structure (`repeat`)."""
+        return len(self.nodes) > 1 and self.nodes.stride(0) == 0
+
     def first(self) -> "Encoding":
         """The encoding of the first sample alone."""
         edges = tuple(edge[:1] for edge in self.edges)
@@ -85,6 +101,19 @@ class Encoding:
             neighbours=self.neighbours + shift,
             edge_weight=self.edge_weight.expand(times, -1, -1, -1),
         )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the decoder made of one sequence, for sequences that differ from it in a few residues.
+
+    Attributes:
+        tokens: The sequence, [1, n].
+        states: Node states after each decoder layer but the last, each [1, n, d].
+    """
+
+    tokens: Tensor
+    states: tuple[Tensor, ...]
 
 
 class Message(nn.Module):
@@ -118,8 +147,36 @@ class Layer(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         """Updates the nodes; `edge_term` is `self.edge(edges)`, `known` extra features of the neighbours."""
         source = nodes if known is None else torch.cat([nodes, known], dim=-1)
-        message = self.message(self.centre(nodes), gather_nodes(self.around(source), neighbours), edge_term)
-        pooled = torch.matmul(edge_weight.to(message.dtype).transpose(-1, -2), message).squeeze(-2)
+        around = self.around(source)
+        return self._updated(nodes, self._pooled(self.centre(nodes), around, edge_term, neighbours, edge_weight))
+
+    def some(
+        self, nodes: Tensor, known: Tensor, edge_term: Tensor, encoding: Encoding, at: Int[Tensor, "m"]
+    ) -> Float[Tensor, "m d"]:
+        """The updated nodes at some places of the flattened batch alone."""
+        flat = nodes.flatten(0, 1)
+        read = reached(at, encoding.neighbours)
+        found = self.around(torch.cat([flat.index_select(0, read), rows(known, read)], dim=-1))
+        around = found.new_empty(len(flat), found.shape[-1]).index_copy_(0, read, found)[None]
+        own = flat.index_select(0, at)
+        size = BLOCK if in_blocks(self.message, around) else max(1, len(at))
+        pooled = [
+            self._pooled(centre, around, *(rows(of, here)[None] for of in (edge_term, *encoding.graph)))
+            for centre, here in zip(self.centre(own)[None].split(size, 1), at.split(size), strict=True)
+        ]
+        return self._updated(own, torch.cat(pooled, 1)[0])
+
+    def _pooled(
+        self, centre: Tensor, around: Tensor, edge_term: Tensor, neighbours: Tensor, edge_weight: Tensor
+    ) -> Float[Tensor, "b n d"]:
+        if in_blocks(self.message, around):
+            flat = around.flatten(0, 1)
+            return message_sums(self.message.inner, centre, flat, edge_term, neighbours, edge_weight)
+        gathered = rows(around, neighbours.flatten()).view(*neighbours.shape, around.shape[-1])
+        message = self.message(centre, gathered, edge_term)
+        return torch.matmul(edge_weight.to(message.dtype).transpose(-1, -2), message).squeeze(-2)
+
+    def _updated(self, nodes: Float[Tensor, "*b d"], pooled: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         nodes = self.norm1(nodes + self.dropout(self.outer(pooled)))
         return self.norm2(nodes + self.dropout(self.feed(nodes)))
 
@@ -179,7 +236,11 @@ class InverseFolding(nn.Module):
         return Encoding(nodes, terms, graph.neighbours, edge_weight)
 
     def forward(
-        self, x_t: Int[Tensor, "b n"], t: Float[Tensor, "b"] | None = None, c: Backbone | Encoding | None = None
+        self,
+        x_t: Int[Tensor, "b n"],
+        t: Float[Tensor, "b"] | None = None,
+        c: Backbone | Encoding | None = None,
+        wanted: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n k"]:
         """Logits of the 20 amino acids.
 
@@ -187,12 +248,50 @@ class InverseFolding(nn.Module):
             x_t: Tokens: 0..19 amino acids, 20 unknown, 21 masked.
             t: Ignored: the network is an any-order model.
             c: The backbone, or what `encode` made of it.
+            wanted: The residues whose logits are looked at; all if None. Others may be not a number.
         """
         if c is None:
             raise ValueError("inverse folding needs a backbone (or its encoding) as the condition c")
         encoding = self.encode(c) if isinstance(c, Backbone) else c
+        if encoding.shared and bool((x_t == x_t[:1]).all()):
+            anywhere = None if wanted is None else wanted.any(0, keepdim=True)
+            return self._logits(x_t[:1], encoding.first(), anywhere, None).expand(len(x_t), -1, -1)
+        return self._logits(x_t, encoding, wanted, None)
+
+    def trace(self, tokens: Int[Tensor, "1 n"], encoding: Encoding) -> Trace:
+        """Keeps what the decoder makes of a sequence, for `beside`."""
+        known = self.tokens(tokens).to(encoding.nodes.dtype)
+        states = [encoding.nodes + known]
+        for layer, edge_term in zip(self.decoder[:-1], encoding.edges, strict=False):
+            states.append(layer(states[-1], known, edge_term, *encoding.graph))
+        return Trace(tokens, tuple(states[1:]))
+
+    def beside(
+        self, trace: Trace, x_t: Int[Tensor, "b n"], encoding: Encoding, wanted: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b n k"]:
+        """As `forward`, for sequences of one structure like that of the trace: only what differs is computed."""
+        return self._logits(x_t, encoding, wanted, trace)
+
+    def _logits(
+        self, x_t: Tensor, encoding: Encoding, wanted: Tensor | None, trace: Trace | None
+    ) -> Float[Tensor, "b n k"]:
         known = self.tokens(x_t).to(encoding.nodes.dtype)
         nodes = encoding.nodes + known
-        for layer, edge_term in zip(self.decoder, encoding.edges, strict=True):
-            nodes = layer(nodes, known, edge_term, encoding.neighbours, encoding.edge_weight)
-        return self.out(nodes).float()
+        depth = len(self.decoder)
+        places: list[Tensor | None] = [None] * depth if wanted is None else cone(wanted, encoding.neighbours, depth)
+        if trace is not None:
+            places = ripples(x_t != trace.tokens, encoding.neighbours, places)
+        for index, (layer, edge_term) in enumerate(zip(self.decoder, encoding.edges, strict=True)):
+            assert isinstance(layer, Layer)
+            at = places[index]
+            if at is None:
+                nodes = layer(nodes, known, edge_term, *encoding.graph)
+            else:
+                found = layer.some(nodes, known, edge_term, encoding, at)
+                before = nodes if trace is None or index == depth - 1 else trace.states[index].expand_as(nodes)
+                nodes = before.flatten(0, 1).index_copy(0, at, found).view_as(nodes)
+        if wanted is None or places[-1] is None:
+            return self.out(nodes).float()
+        logits = self.out(rows(nodes, places[-1])).float()
+        whole = logits.new_full((x_t.numel(), NUM_TOKENS), torch.nan).index_copy(0, places[-1], logits)
+        return whole.view(*x_t.shape, NUM_TOKENS)

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 from reed_core.errors import InputError
+from reed_core.files import write_text
 
 from reed_protein import figure, logo, recovery_figure
 from reed_protein.design import Design, Designer
 from reed_protein.given import GivenSequence, native
+from reed_protein.network import Encoding
 from reed_protein.probabilities import (
     backbone_probabilities,
     check_npz_path,
@@ -29,7 +31,7 @@ from reed_protein.residues import tokens
 from reed_protein.score_table import score_table
 from reed_protein.structure import Structure
 from reed_protein.tables import check_table_path, write_table
-from reed_protein.threaded import check_threaded_path, numbered_paths, threaded_text, write_threaded
+from reed_protein.threaded import check_threaded_path, numbered_paths, threaded_text
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def write_outputs(
     structure: Structure,
     designs: Sequence[Design],
     designed: Bool[np.ndarray, " l"],
+    encoding: Encoding | None = None,
     progress: bool = False,
 ) -> tuple[Path, ...]:
     """Writes what was asked for; each file whole or not at all.
@@ -98,6 +101,7 @@ def write_outputs(
         structure: The backbone, and the native sequence.
         designs: The designs.
         designed: The designed residues.
+        encoding: The backbone, encoded, where the caller has it already.
         progress: Show progress bars on standard error.
 
     Returns:
@@ -111,12 +115,13 @@ def write_outputs(
     outputs.check()
     written: list[Path] = []
     given = [GivenSequence(structure.name, item.sequence, item.temperature, item.seed, item.sample) for item in designs]
-    encoding = designer.encode(structure)
+    if encoding is None and (outputs.scores or outputs.probs or outputs.threaded):
+        encoding = designer.encode(structure)
     if outputs.scores is not None:
         table = score_table(designer, structure, [native(structure), *given], designed, encoding)
         write_table(outputs.scores, table, "--scores")
         written.append(outputs.scores)
-    if outputs.probs is not None or outputs.threaded is not None:
+    if encoding is not None and (outputs.probs or outputs.threaded):
         conditional = conditional_probabilities(designer, encoding, given, progress)
         if outputs.probs is not None:
             backbone = backbone_probabilities(designer, encoding)
@@ -139,12 +144,13 @@ def write_outputs(
 def _write_threaded(path: Path, structure: Structure, designs: Sequence[Design], conditional: np.ndarray) -> list[Path]:
     """A file for each design; every text is made before the first is written."""
     paths = numbered_paths(path, len(designs))
-    jobs = []
-    for place, item, probabilities in zip(paths, designs, conditional, strict=True):
+    texts = []
+    for item, probabilities in zip(designs, conditional, strict=True):
         percent = confidence(probabilities, tokens(item.sequence))
-        remark = f"design {item.sample}, seed {item.seed}, temperature {item.temperature:g}, score {item.score:.4f}"
-        threaded_text(structure, item.sequence, percent, place.suffix, [remark])
-        jobs.append((item.sequence, percent, place, [remark]))
-    for job in jobs:
-        write_threaded(structure, *job)
+        remark = f"design {item.sample}, seed {item.seed}, temperature {item.temperature:g}"
+        if item.score is not None:
+            remark += f", {item.score_kind} score {item.score:.4f}"
+        texts.append(threaded_text(structure, item.sequence, percent, path.suffix, [remark]))
+    for place, text in zip(paths, texts, strict=True):
+        write_text(place, text)
     return paths

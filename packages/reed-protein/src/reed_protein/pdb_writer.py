@@ -13,9 +13,9 @@ from reed_core.errors import InputError
 from reed_core.files import write_text
 
 from reed_protein import residues
+from reed_protein.backbone_text import ATOMS, columns
 from reed_protein.structure import Structure
 
-_ATOMS = ("N", "CA", "C", "O")
 _MAX_SERIAL = 99_999
 _NUMBERS = (-999.0, 9999.0)
 _COORDINATES = (-999.9994, 9999.9994)
@@ -51,9 +51,8 @@ def pdb_text(
     remarks: Sequence[str] = (),
 ) -> str:
     """The text that `write_pdb` writes; arguments and errors are the same."""
-    letters = structure.sequence if sequence is None else sequence
-    temperature = np.zeros(len(structure)) if b_factors is None else b_factors
-    _check(structure, letters, temperature)
+    letters, temperature = columns(structure, sequence, b_factors)
+    _check(structure, temperature)
     lines = [_remark(line) for line in (f"BACKBONE {structure.name}", *remarks)]
     serial = 0
     ends = [*np.flatnonzero(structure.chain_index[1:] != structure.chain_index[:-1]), len(structure) - 1]
@@ -61,7 +60,7 @@ def pdb_text(
         name = residues.three_letter(letter)
         chain, code = structure.chain_ids[index], structure.insertion_codes[index]
         place = f"{name} {chain}{structure.residue_numbers[index]:4d}{code or ' '}"
-        for atom, (x, y, z) in zip(_ATOMS, structure.coords[index].astype(float), strict=True):
+        for atom, (x, y, z) in zip(ATOMS, structure.coords[index].astype(float), strict=True):
             serial += 1
             lines.append(
                 f"ATOM  {serial:5d}  {atom:<3s} {place}   {x:8.3f}{y:8.3f}{z:8.3f}"
@@ -78,10 +77,8 @@ def _remark(text: str) -> str:
     return f"REMARK 999 {plain}"[:80].rstrip()
 
 
-def _check(structure: Structure, letters: str, b_factors: Float[np.ndarray, " k"]) -> None:
+def _check(structure: Structure, b_factors: Float[np.ndarray, " l"]) -> None:
     name = structure.name
-    if len(letters) != len(structure):
-        raise InputError(f"{name} has {len(structure)} residues, the sequence has {len(letters)}; give one letter each")
     if b_factors.shape != (len(structure),):
         raise InputError(f"{name} has {len(structure)} residues, got {len(b_factors)} B-factors; give one each")
     wide = [chain for chain in structure.chains if len(chain) != 1 or not chain.isascii() or not chain.isprintable()]

@@ -1,9 +1,11 @@
 """What the model thinks of every residue: probabilities of the twenty amino acids, site by site.
 
 backbone      p(s_i | backbone): every residue masked, one evaluation. The model's opinion of the place alone.
-conditional   p(s_i | backbone, all s_j with j != i): one evaluation per residue i, in which only i is masked.
+conditional   p(s_i | backbone, all s_j with j != i): an evaluation per residue i, in which only i is masked.
 
-All evaluations of a structure share one encoding. A residue of unknown type (X) is shown to the others as unknown.
+All evaluations of a structure share one encoding. Those of the second kind differ from the sequence in one residue and
+are looked at in one: only states that the one reaches and the other depends on are computed anew, so that the cost of
+a residue does not grow with the length. A residue of unknown type (X) is shown to the others as unknown.
 """
 
 from collections.abc import Sequence
@@ -58,11 +60,14 @@ def conditional_log_probabilities(
     bar = Progress(console=Console(stderr=True), transient=True, disable=not progress or len(where) < _BAR_FROM)
     with bar:
         task = bar.add_task("residues", total=len(where))
-        for chunk in where.split(rows_at_once(tokens[None])):
+        trace = network.trace(tokens[None], encoding)
+        for chunk in where.split(rows_at_once(len(tokens), tokens.device)):
             rows = tokens.repeat(len(chunk), 1)
             index = torch.arange(len(chunk), device=tokens.device)
-            rows[index, chunk] = MASK_TOKEN
-            parts.append(network(rows, None, encoding.repeat(len(chunk)))[index, chunk].log_softmax(-1))
+            hidden = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, chunk[:, None], True)
+            rows[hidden] = MASK_TOKEN
+            logits = network.beside(trace, rows, encoding.repeat(len(chunk)), hidden)
+            parts.append(logits[index, chunk].log_softmax(-1))
             bar.advance(task, len(chunk))
     return torch.cat(parts)
 

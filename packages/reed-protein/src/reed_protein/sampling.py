@@ -1,9 +1,10 @@
 """Filling in the sites of a design: ancestral sampling of masked diffusion, a site at a time.
 
-`reed_core.sample.masked.unmask` for sites instead of residues (`ties`): a site's time and its random numbers are those
-of its first residue, its logits the weighted mean of its residues' logits plus its bias. Without ties and limits the
-samples are those of `unmask`. With limits (`allowance`), the sites of one step take letters in the order of their
-times, the surest first with `order="confidence"`.
+`reed_core.sample.masked.unmask` for sites instead of residues (`ties`): a site's time and its random numbers are
+those of its first residue, its logits the weighted mean of its residues' logits plus its bias. Without ties and
+limits the samples are those of `unmask`. A step asks the network for the sites it draws alone. With limits
+(`allowance`), the sites of one step take letters in the order of their times, the surest first with
+`order="confidence"`.
 """
 
 from collections.abc import Sequence
@@ -72,10 +73,10 @@ def fill(
         due = step_of == step
         if not bool(due.any()):
             continue
-        if evaluations:
-            logits = network(x, None, encoding)
-        else:  # all designs are still the same
-            logits = network(x[:1], None, encoding.first()).expand(size, -1, -1)
+        looked_at = hidden if order == "confidence" else due
+        wanted = torch.zeros_like(x, dtype=torch.bool)
+        wanted[:, places] = looked_at[:, site_of]
+        logits = network(x, None, encoding, wanted)
         evaluations += 1
         if tied:
             mean = torch.zeros(size, len(first), NUM_TOKENS, device=device)

@@ -16,6 +16,7 @@ shown to the others as unknown and is not scored itself.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,8 +29,10 @@ from reed_protein.network import MASK_TOKEN, UNKNOWN_TOKEN, Encoding, InverseFol
 
 SCORE_SEED = 2507_08980
 BLOCKS = 10
-# Sequences evaluated at once, times their residues: on a CPU as many as stay near its caches.
-_AT_ONCE_CPU, _AT_ONCE_ELSEWHERE = 1200, 40_000
+# Sequences evaluated at once, times their residues: enough that no time is lost between them.
+_AT_ONCE_CPU, _AT_ONCE_ELSEWHERE = 5000, 40_000
+
+ScoreKind = Literal["any-order", "one-shot", "none"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ def any_order_nll(
         for current in range(blocks):
             x_t = torch.where(scored & (block >= current), MASK_TOKEN, tokens)
             due = scored & (block == current)
-            nll = torch.where(due, _token_nll(network(x_t, None, encoding), tokens), nll)
+            if not bool(due.any()):
+                continue
+            nll = torch.where(due, _token_nll(network(x_t, None, encoding, due), tokens), nll)
         total += _mean(nll, scored)
     return total / orders
 
@@ -115,7 +120,7 @@ def elbo_nll(
         hidden = NoiseSource(SCORE_SEED, [draw]).uniform(tokens.shape[1:]).to(tokens.device) < (draw + 0.5) / draws
         t = torch.full((tokens.shape[0],), (draw + 0.5) / draws, device=tokens.device)
         hidden = hidden.expand(tokens.shape) & scored
-        nll = _token_nll(network(torch.where(hidden, MASK_TOKEN, tokens), t, encoding), tokens)
+        nll = _token_nll(network(torch.where(hidden, MASK_TOKEN, tokens), t, encoding, hidden), tokens)
         total += process.elbo_weight(t) * torch.where(hidden, nll, 0.0).sum(1) / scored.sum(1).clamp(min=1)
     return total / draws
 
@@ -124,15 +129,30 @@ def elbo_nll(
 def one_shot_nll(
     network: InverseFolding, encoding: Encoding, tokens: Int[Tensor, "b n"], scored: Bool[Tensor, "b n"]
 ) -> Float[Tensor, "b"]:
-    """The one-shot score: one evaluation with every scored residue masked."""
-    logits = network(torch.where(scored, MASK_TOKEN, tokens), None, encoding)
+    """The one-shot score: one evaluation with every scored residue masked, one for all sequences of a structure."""
+    logits = network(torch.where(scored, MASK_TOKEN, tokens), None, encoding, scored)
     return _mean(_token_nll(logits, tokens), scored)
 
 
-def rows_at_once(tokens: Int[Tensor, "b n"]) -> int:
-    """How many sequences of this length to evaluate at once, where they are."""
-    residues = _AT_ONCE_CPU if tokens.device.type == "cpu" else _AT_ONCE_ELSEWHERE
-    return max(1, residues // max(1, tokens.shape[1]))
+@torch.no_grad()
+def header_score(
+    network: InverseFolding,
+    encoding: Encoding,
+    tokens: Int[Tensor, "b n"],
+    scored: Bool[Tensor, "b n"],
+    kind: ScoreKind,
+) -> list[float | None]:
+    """The score of one kind of each sequence, as `score_sequences` gives it; None for the kind "none"."""
+    if kind == "none":
+        return [None] * len(tokens)
+    of = any_order_nll if kind == "any-order" else one_shot_nll
+    return [*of(network, encoding, tokens, scored & (tokens < UNKNOWN_TOKEN)).tolist()]
+
+
+def rows_at_once(length: int, device: torch.device) -> int:
+    """How many sequences of a length to evaluate at once on a device."""
+    residues = _AT_ONCE_CPU if device.type == "cpu" else _AT_ONCE_ELSEWHERE
+    return max(1, residues // max(1, length))
 
 
 @torch.no_grad()
@@ -151,7 +171,7 @@ def score_sequences(
         The scores, on the CPU.
     """
     parts: list[list[Tensor]] = []
-    for rows in tokens.split(rows_at_once(tokens)):
+    for rows in tokens.split(rows_at_once(tokens.shape[1], tokens.device)):
         shared, scored = encoding.repeat(len(rows)), counted & (rows < UNKNOWN_TOKEN)
         number = scored.sum(1)
         found = [kind(network, shared, rows, scored) for kind in (any_order_nll, elbo_nll, one_shot_nll)]

@@ -78,11 +78,7 @@ def run_score(
     Raises:
         InputError: If anything given cannot be used. Files are then left as they were.
     """
-    if out is not None:
-        tables.check_table_path(out, "--out")
-    if recovery is not None:
-        figure.check_png_path(recovery, "--recovery")
-    check_distinct([out, recovery])
+    _check_paths(out, recovery, "--recovery")
     structure, sequences = source.read()
     designed = designed_residues(structure, design, fix)
     table = score_table(source.designer(device), structure, sequences, designed)
@@ -165,11 +161,7 @@ def run_scan(
     Raises:
         InputError: If anything given cannot be used. Files are then left as they were.
     """
-    if out is not None:
-        tables.check_table_path(out, "--out")
-    if heat is not None:
-        figure.check_png_path(heat, "--heatmap")
-    check_distinct([out, heat])
+    _check_paths(out, heat, "--heatmap")
     structure, sequences = source.read()
     if not 1 <= record <= len(sequences):
         raise InputError(f"--record {record}: expected 1 to {len(sequences)}, the number of sequences given")
@@ -189,6 +181,15 @@ def run_scan(
         f"the wild type{_arrow(out)}"
     )
     return tables.csv_text(table) if out is None else ""
+
+
+def _check_paths(out: Path | None, picture: Path | None, option: str) -> None:
+    """Refuses a table or a picture that could not be written, before any work is done."""
+    if out is not None:
+        tables.check_table_path(out, "--out")
+    if picture is not None:
+        figure.check_png_path(picture, option)
+    check_distinct([out, picture])
 
 
 def _arrow(out: Path | None) -> str:

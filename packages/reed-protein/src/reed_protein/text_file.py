@@ -3,6 +3,7 @@
 Text is decoded as UTF-8 where it is UTF-8 and as Latin-1 elsewhere, so that a stray byte in a comment stops nobody.
 """
 
+import difflib
 import gzip
 import zlib
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_text(path: Path, expected: str) -> str:
     """
     raw = _decompressed(path, _bytes(path, expected))
     if not raw.strip():
-        raise InputError(f"{path} is empty; expected {expected}")
+        raise InputError(f"{path} is empty; expected {expected}: save or fetch the file again")
     if b"\0" in raw:
         raise InputError(f"{path} is a binary file, not text; expected {expected}")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -44,11 +45,20 @@ def _bytes(path: Path, expected: str) -> bytes:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}; expected {expected}: check the path") from None
+        raise InputError(f"there is no file {path}; expected {expected}: {_advice(path)}") from None
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); expected {expected}: check the path") from error
     _check_size(path, raw)
     return raw
+
+
+def _advice(path: Path) -> str:
+    """What to try when a file is not there: the name it most resembles, or where its path ends."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    near = difflib.get_close_matches(path.name, [item.name for item in folder.iterdir()], n=1, cutoff=0.75)
+    return f"did you mean {folder / near[0]}?" if near else "check the name, or give the path from another folder"
 
 
 def _decompressed(path: Path, raw: bytes) -> bytes:

@@ -8,8 +8,9 @@ from reed_core import presets
 from reed_core.hub import from_pretrained, save_pretrained
 from reed_core.objective import Objective
 from reed_core.process import Masked
-from reed_core.train import Trainer
+from reed_core.train import Trainer, parallel
 from reed_core.train.claim import claim_folder
+from reed_core.train.initial import Initial, settings_that_differ, take_over
 from torch import nn
 
 from reed_protein.dataset import ChainSet, TrainingData
@@ -35,12 +36,18 @@ class Start:
 
     Attributes:
         network: The network.
-        random: Names of the parameters with random values: all of them without `init`, else those that its weights
-            lack or hold in another shape.
+        initial: What was taken over from `init` and what is random; everything is, without it.
+        differ: Settings of the network that are others than those of the weights.
     """
 
     network: InverseFolding
-    random: tuple[str, ...]
+    initial: Initial
+    differ: tuple[str, ...]
+
+    @property
+    def random(self) -> tuple[str, ...]:
+        """Names of the parameters with random values."""
+        return self.initial.random
 
 
 def start(recipe: Recipe) -> Start:
@@ -51,15 +58,15 @@ def start(recipe: Recipe) -> Start:
     """
     torch.manual_seed(recipe.train.seed)
     network = InverseFolding(recipe.network)
-    own = network.state_dict()
-    given = {} if recipe.init is None else from_pretrained(InverseFolding, weights_folder(recipe.init)).state_dict()
-    kept = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    network.load_state_dict(kept, strict=False)
-    return Start(network, tuple(name for name in own if name not in kept))
+    if recipe.init is None:
+        return Start(network, take_over(network, {}), ())
+    given = from_pretrained(InverseFolding, weights_folder(recipe.init))
+    differ = settings_that_differ(given.config, recipe.network)
+    return Start(network, take_over(network, given.state_dict()), tuple(differ))
 
 
 def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool = True) -> InverseFolding:
-    """Trains a recipe to its end, resuming what the folder holds.
+    """Trains a recipe to its end, resuming what the folder holds; under torchrun, on all its processes.
 
     Args:
         recipe: The recipe.
@@ -74,7 +81,8 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
         InputError: If the data is missing, or the folder holds a run of another recipe.
     """
     folder = Path(folder)
-    claim_folder(folder, recipe)
+    if parallel.is_main():
+        claim_folder(folder, recipe)
     chains, valid = open_chains(recipe.train_set), open_chains(recipe.valid_set)
     held_out = valid if isinstance(valid, ChainSet) else ChainSet.of(valid)
     network = start(recipe).network
@@ -97,5 +105,6 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
         }
 
     Trainer(network, objective, data, recipe.train, folder, measure, device).fit(progress)
-    save_pretrained(network, folder / "weights")
+    if parallel.is_main():
+        save_pretrained(network, folder / "weights")
     return network

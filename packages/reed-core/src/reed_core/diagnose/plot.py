@@ -1,7 +1,7 @@
 """Pictures of the diagnoses, as PNG files. Needs matplotlib: `pip install reed-core[plot]`.
 
-Colours are the colour-blind-safe set of Okabe and Ito; depth and time, which are ordered, take a perceptually uniform
-map. Bands are one standard error, and one standard deviation over batches where the title says so.
+Depth and time, which are ordered, take a perceptually uniform map of colours. Bands are one standard error, and one
+standard deviation over batches where the title says so.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,7 @@ from reed_core.diagnose.attainable import AttainableCosine, CosineByTime
 from reed_core.diagnose.depth import DepthTable
 from reed_core.diagnose.gradients import GradientTable
 from reed_core.diagnose.recommend import Recommendation
-from reed_core.errors import InputError
-from reed_core.files import write_with
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GREY = "#6b6b6b"
+from reed_core.picture import COLOURS, GREY, finish, new_figure, save_png
 
 
 def plot_cosine(
@@ -35,26 +31,26 @@ def plot_cosine(
     Raises:
         InputError: If matplotlib is missing or the file cannot be written.
     """
-    figure = _figure(6.4, 4.0)
+    figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     if attainable is not None:
         axes.fill_between(
             attainable.times,
             attainable.lower,
             attainable.upper,
-            color=_GREY,
+            color=GREY,
             alpha=0.22,
             linewidth=0,
             label="best attainable: between bounds",
         )
         for bound, style in ((attainable.upper, "-"), (attainable.lower, "--")):
-            axes.plot(attainable.times, bound, style, color=_GREY, linewidth=1)
+            axes.plot(attainable.times, bound, style, color=GREY, linewidth=1)
     for colour, (label, curve) in zip(_colours(len(curves)), curves.items(), strict=True):
         _band(axes, curve.times, curve.mean, curve.error, colour, label)
     axes.set(xlabel="diffusion time t  (0 = data, 1 = noise)", ylabel="mean cosine with z", xlim=(0, 1))
     _from_zero(axes)
-    _finish(axes)
-    _save(figure, path)
+    finish(axes)
+    save_png(figure, path)
 
 
 def plot_depth(path: Path | str, table: DepthTable) -> None:
@@ -67,7 +63,7 @@ def plot_depth(path: Path | str, table: DepthTable) -> None:
     Raises:
         InputError: If matplotlib is missing or the file cannot be written.
     """
-    figure = _figure(11.5, 3.9)
+    figure = new_figure(11.5, 3.9)
     panels = (("CKNNA", table.cknna), ("debiased linear CKA", table.cka), ("linear probe: cosine with z", table.probe))
     depth = torch.arange(1, len(table.taps) + 1)
     colours = _ordered(len(table.times))
@@ -77,14 +73,14 @@ def plot_depth(path: Path | str, table: DepthTable) -> None:
             _band(axes, depth, values[:, place], error, colours[place], f"t = {time:g}")
         if values is table.probe:
             constant = float(table.constant.mean())
-            axes.axhline(constant, color=_GREY, linewidth=1, linestyle=":", label="constant prediction")
+            axes.axhline(constant, color=GREY, linewidth=1, linestyle=":", label="constant prediction")
         _depth_axis(axes, table.taps, "module tapped")
         axes.set_ylabel(label)
         _from_zero(axes)
-        _finish(axes, legend=False)
+        finish(axes, legend=False)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8.5, loc="outside right center")
     figure.suptitle(f"hidden states and z: {table.rows} rows", fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def plot_gradients(path: Path | str, table: GradientTable) -> None:
@@ -97,22 +93,22 @@ def plot_gradients(path: Path | str, table: GradientTable) -> None:
     Raises:
         InputError: If matplotlib is missing or the file cannot be written.
     """
-    figure = _figure(8.4, 3.9)
+    figure = new_figure(8.4, 3.9)
     left, right = figure.subplots(1, 2)
     depth = torch.arange(1, len(table.blocks) + 1)
     for row, (colour, name) in enumerate(zip(_colours(len(table.latents)), table.latents, strict=True)):
         _band(left, depth, table.at.cosine[row], table.at.cosine_spread[row], colour, name)
         left.plot(depth, table.at.summed_cosine[row], color=colour, linestyle="--", linewidth=1)
         _band(right, depth, table.at.share[row], table.at.share_spread[row], colour, name)
-    left.axhline(0.0, color=_GREY, linewidth=0.8)
+    left.axhline(0.0, color=GREY, linewidth=0.8)
     left.set_ylabel("cosine of denoising and\nalignment gradients")
     right.set(ylabel="alignment's share of the\ngradient norms", ylim=(-0.02, 1.02))
     for axes in (left, right):
         _depth_axis(axes, table.blocks, "block")
-        _finish(axes, legend=axes is right)
+        finish(axes, legend=axes is right)
     caption = f"bands: standard deviation over {table.batches} batches; dashed: gradients summed over them"
     figure.suptitle(caption, fontsize=10)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def plot_recommendation(path: Path | str, found: Recommendation) -> None:
@@ -125,7 +121,7 @@ def plot_recommendation(path: Path | str, found: Recommendation) -> None:
     Raises:
         InputError: If matplotlib is missing or the file cannot be written.
     """
-    figure = _figure(11.5, 3.9)
+    figure = new_figure(11.5, 3.9)
     cosine, weight, gain = figure.subplots(1, 3)
     for colour, entry in zip(_ordered(len(found.evidence)), found.evidence, strict=True):
         samples = [look.samples for look in entry.looks]
@@ -138,9 +134,9 @@ def plot_recommendation(path: Path | str, found: Recommendation) -> None:
     for place, colour, entry in zip(places, _ordered(len(found.evidence)), found.evidence, strict=True):
         gain.errorbar(place + 1, entry.gain, yerr=2 * entry.gain_error, color=colour, marker="o", capsize=3)
     for axes in (cosine, gain):
-        axes.axhline(0.0, color=_GREY, linewidth=0.8)
+        axes.axhline(0.0, color=GREY, linewidth=0.8)
     if found.stop is not None:
-        cosine.axvline(found.stop, color=_GREY, linewidth=0.8, linestyle="--")
+        cosine.axvline(found.stop, color=GREY, linewidth=0.8, linestyle="--")
     cosine.set(xlabel="samples seen", ylabel="cosine of gradients\n(bars: standard error)")
     weight.set(xlabel="samples seen", ylabel="weight at the target share", ylim=(0, None))
     gain.set(ylabel="drop in held-out denoising loss\n(bars: 2 standard errors)")
@@ -148,18 +144,9 @@ def plot_recommendation(path: Path | str, found: Recommendation) -> None:
     for axes in (cosine, weight):
         axes.locator_params(axis="x", nbins=4)
     for axes in (cosine, weight, gain):
-        _finish(axes, legend=False)
+        finish(axes, legend=False)
     figure.legend(*cosine.get_legend_handles_labels(), frameon=False, fontsize=8.5, loc="outside right center")
-    _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise InputError("matplotlib is not installed; pip install 'reed-core[plot]'") from error
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
+    save_png(figure, path)
 
 
 def _band(axes: Any, x: Tensor, mean: Tensor, spread: Tensor, colour: Any, label: str) -> None:
@@ -186,22 +173,11 @@ def _from_zero(axes: Any) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _finish(axes: Any, legend: bool = True) -> None:
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    if legend:
-        axes.legend(frameon=False, fontsize=8.5)
-
-
 def _colours(count: int) -> list[str]:
-    return [_COLOURS[place % len(_COLOURS)] for place in range(count)]
+    return [COLOURS[place % len(COLOURS)] for place in range(count)]
 
 
 def _ordered(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.9 * place / max(count - 1, 1)) for place in range(count)]
-
-
-def _save(figure: Any, path: Path | str) -> None:
-    write_with(path, lambda aside: figure.savefig(aside, dpi=150, format="png"))

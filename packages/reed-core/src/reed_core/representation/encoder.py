@@ -1,7 +1,8 @@
 """Encoders: what turns a clean sample x_0 into its representation z, and how to tell one encoder from another.
 
 An encoder is a fixed function of (x_0, c): it sees no time, no noise and no gradient. Its fingerprint is a string that
-changes whenever its values may: with the weights, the preprocessing or the version. A cache of z is as good as the
+changes whenever its values may: with the weights, the preprocessing or the version; made of named parts
+(`reed_core.representation.identity`), it lets a cache say which of them changed. A cache of z is as good as the
 fingerprint it was written under (`reed_core.representation.cache`).
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from reed_core.denoiser import Tap
 from reed_core.errors import InputError
 from reed_core.latent import Representation, pool_tokens
+from reed_core.representation.identity import named
 
 Level = Literal["token", "pair", "global"]
 Inputs = Callable[[Tensor, Any, Bool[Tensor, "b n"] | None], tuple[Any, ...]]
@@ -134,7 +136,8 @@ class ModuleEncoder:
     @property
     def fingerprint(self) -> str:
         """The hash of the weights as they are now, of the tap, the level and the version."""
-        return fingerprint_module(self.module, self.tap, self.level, self.version)
+        parts = {"tap": self.tap, "level": self.level, "version": self.version}
+        return named({"weights": fingerprint_module(self.module), **parts})
 
     @torch.no_grad()
     def __call__(self, x_0: Tensor, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:

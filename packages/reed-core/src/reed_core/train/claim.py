@@ -2,22 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from reed_core.errors import InputError
 from reed_core.files import write_text
+from reed_core.train.config import TrainConfig
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
-
-_MAY_CHANGE: dict[str, Any] = {"samples": 1, "checkpoint_every": 1, "evaluate_every": 0, "log_every": 1}
 
 
 def claim_folder(folder: Path, recipe: BaseModel) -> None:
     """Writes the recipe as `config.json`, or checks it against the one already there.
 
-    A resumed run may be longer or report more often; nothing else may differ.
+    A resumed run may be longer, report more often, or be computed elsewhere (`TrainConfig.shared`); nothing else may
+    differ.
 
     Args:
         folder: The run.
@@ -35,6 +35,6 @@ def claim_folder(folder: Path, recipe: BaseModel) -> None:
 
 
 def _identity(recipe: Recipe) -> Recipe:
-    """The recipe without the settings that may change between resumes: length, and cadences of reports."""
-    train: Any = recipe.__dict__["train"]
-    return recipe.model_copy(update={"train": train.model_copy(update=_MAY_CHANGE)})
+    """The recipe without the settings that may change between resumes."""
+    train: TrainConfig = recipe.__dict__["train"]
+    return recipe.model_copy(update={"train": train.shared()})

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reed_core.errors import InputError
 
 Config = TypeVar("Config", bound=BaseModel)
 Averaging = Annotated[float, Field(ge=0, lt=1)]
+
+_REPORTS = ("checkpoint_every", "evaluate_every", "sample_every", "log_every", "logs")
+_LENGTH = ("samples", "stop_metric", "stop_patience", "stop_lower", "max_bad_steps")
+_COMPUTING = ("accumulate", "compile", "parallel", "prefetch")
+MAY_CHANGE = frozenset((*_REPORTS, *_LENGTH, *_COMPUTING))
+"""Settings of `TrainConfig` that a resumed run need not share with the run it goes on from."""
 
 
 class TrainConfig(BaseModel):
@@ -28,10 +34,22 @@ class TrainConfig(BaseModel):
         betas: AdamW's averaging constants.
         clip: Largest gradient norm.
         ema: Decay of the averaged weights per step (ramped up as (1 + step) / (10 + step)).
-        precision: "fp32", or "bf16": the network under autocast, losses and heads in float32.
+        precision: "fp32"; "bf16" or "fp16": the network under autocast, losses and heads in float32, and for fp16 the
+            loss scaled so that gradients stay within its range.
+        accumulate: Pieces into which each process cuts its part of a batch, one after the other: less memory, the same
+            result.
+        compile: Compile the loss with torch.compile.
+        parallel: What several processes share: "ddp", a copy of the weights on each, or "fsdp", shards of them.
+        max_bad_steps: Steps in a row without a finite gradient after which the run ends; each is skipped.
+        prefetch: Batches made ahead, by a thread; 0 makes each when it is needed.
         checkpoint_every: Samples between checkpoints.
         evaluate_every: Samples between evaluations of the averaged weights; 0 for only at the end.
+        sample_every: Samples between calls of the run's sampler, if it has one; 0 for only at the end.
+        stop_metric: Figure of the evaluation that must improve, or the run ends early; None never does.
+        stop_patience: Evaluations in a row that may fail to improve on the best.
+        stop_lower: Whether lower is better.
         log_every: Steps between lines of the log.
+        logs: Where else the log goes: "tensorboard", "wandb".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,10 +63,34 @@ class TrainConfig(BaseModel):
     betas: tuple[Averaging, Averaging] = (0.9, 0.99)
     clip: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulate: int = Field(default=1, ge=1)
+    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    max_bad_steps: int = Field(default=50, ge=1)
+    prefetch: int = Field(default=2, ge=0)
     checkpoint_every: int = Field(default=1000, ge=1)
     evaluate_every: int = Field(default=0, ge=0)
+    sample_every: int = Field(default=0, ge=0)
+    stop_metric: str | None = None
+    stop_patience: int = Field(default=5, ge=1)
+    stop_lower: bool = True
     log_every: int = Field(default=10, ge=1)
+    logs: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @model_validator(mode="after")
+    def _checked(self) -> "TrainConfig":
+        if self.stop_metric is not None and not self.evaluate_every:
+            raise ValueError(f"stop_metric {self.stop_metric} needs evaluations; set evaluate_every")
+        return self
+
+    def shared(self) -> "TrainConfig":
+        """The configuration without what may change when a run is resumed: its length, its reports, how it is computed.
+
+        Cutting a batch in other ways, over other processes, changes rounding alone.
+        """
+        fixed = {name: getattr(self, name) for name in TrainConfig.model_fields if name not in MAY_CHANGE}
+        return TrainConfig(samples=1, **fixed)
 
     def rate(self, n: float) -> float:
         """The learning rate after n samples: warm-up, constant, linear decay to 0."""

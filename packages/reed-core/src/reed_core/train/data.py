@@ -20,7 +20,7 @@ class Batch:
         x_0: Clean data, [b, ...], or a mapping of fields.
         c: The condition, or None.
         mask: True where an element exists, [b, n], or None; for fields, one for all or a mapping.
-        z: Latents, or a function that makes them and is called only when alignment is on.
+        z: Latents, or a function that makes them and is called only when alignment is on; it draws nothing.
         weight: Weight of each sample in the loss, [b], or None.
     """
 
@@ -40,5 +40,8 @@ class DataSource(Protocol):
         ...
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
-        """Builds one batch; `noise` (one stream per item) serves any augmentation."""
+        """Builds one batch, or a part of one; `noise` (one stream per item) serves any augmentation.
+
+        It may be called from another thread, ahead of the step: draw from `noise` alone, never from global generators.
+        """
         ...

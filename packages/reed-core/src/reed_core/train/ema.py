@@ -1,9 +1,11 @@
-"""An exponential moving average of weights, kept in float32 or wider beside the trained ones."""
+"""An exponential moving average of weights, kept in float32 or wider beside the trained ones; in shards if they are."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from reed_core.train.parallel import local, whole
 
 
 class Ema:
@@ -31,10 +33,11 @@ class Ema:
             step: Steps taken so far, from 1.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
+        mean = [local(average) for average in self._average]
         live = [
-            parameter.detach().to(average.dtype) for parameter, average in zip(self._live, self._average, strict=True)
+            local(parameter.detach()).to(average.dtype) for parameter, average in zip(self._live, mean, strict=True)
         ]
-        torch._foreach_lerp_(self._average, live, 1.0 - decay)
+        torch._foreach_lerp_(mean, live, 1.0 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by parameter name."""
@@ -45,6 +48,13 @@ class Ema:
         """Restores averaged weights."""
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(state[name])
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Gives another module of the same kind, whose weights are whole, the averaged weights; a collective."""
+        own = dict(module.named_parameters())
+        for name, average in zip(self._names, self._average, strict=True):
+            own[name].copy_(whole(average))
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -2,50 +2,76 @@
 
 Every random number of step k is a function of (seed, samples seen): data order, corruption and dropout are keyed by
 position, so a state needs no generator to be saved, and N steps equal k steps, a kill, a resume and N - k steps, to the
-last bit on a CPU.
+last bit on a CPU. For the same reason the number of processes is no part of a run (`reed_core.train.parallel`).
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import copy
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 from reed_core.errors import InputError
-from reed_core.noise import NoiseSource, mix_seed
-from reed_core.objective import Loss, Objective
+from reed_core.files import directory_written_aside
+from reed_core.noise import NoiseSource
+from reed_core.objective import Objective
+from reed_core.train import parallel
 from reed_core.train.checkpoint import load_latest, save_checkpoint
 from reed_core.train.config import TrainConfig
 from reed_core.train.data import Batch, DataSource
+from reed_core.train.early_stop import EarlyStop
 from reed_core.train.ema import Ema
-from reed_core.train.log import RunLog
+from reed_core.train.log import RunLog, sinks
+from reed_core.train.meter import Reading
+from reed_core.train.optimizer import make_optimizer, optimizer_state, trial, what_reaches
+from reed_core.train.prefetch import copied, pinned, prefetched
+from reed_core.train.progress import ProgressLine
+from reed_core.train.step import Guided, MadePiece, Stepper, Taken, Work, check_cuttable
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
+Sample = Callable[[nn.Module, Path], object]
 
-MAX_BAD_STEPS = 50
 _COUNTERS = ("step", "samples", "epoch", "index", "bad_steps")
 _LOGGED = frozenset(("samples", "step", "epoch", "total", "denoising", "learning_rate", "samples_per_second"))
+_LOGGED |= {"data_wait_share", "mfu", "mfu_of_measured_peak"}
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A step as the data's order foresees it; the next one begins at (epoch, index)."""
+
+    work: Work
+    epoch: int
+    index: int
 
 
 class Trainer:
     """Trains a denoiser under an objective, in a run folder that can be resumed.
+
+    Started by torchrun, the processes share every batch (`TrainConfig.parallel`): build the same denoiser, objective
+    and data in each. The main one's weights are the ones trained, and it alone writes.
 
     Args:
         denoiser: The network.
         objective: The objective; its readouts are trained too.
         data: The data.
         config: How to train.
-        folder: The run folder; `checkpoints/` and `log.jsonl` go there.
+        folder: The run folder; `checkpoints/`, `log.jsonl` and `samples/` go there.
         evaluate: Called with the denoiser in evaluation mode, carrying the averaged weights; its figures are logged.
+            Every process calls it, and the main one's figures count.
         device: Where to train.
+        sample: Called as `evaluate` is, with a folder to fill, every `sample_every` samples and at the end:
+            `samples/<samples seen>`. Every process calls it, and the main one's files are kept.
 
     Raises:
-        InputError: If a latent has the name of another figure of the log.
+        InputError: If a latent has the name of another figure of the log, a batch cannot be cut as the configuration
+            asks, or the metric to stop on is never measured.
     """
 
     def __init__(
@@ -57,25 +83,36 @@ class Trainer:
         folder: Path,
         evaluate: Evaluate | None = None,
         device: torch.device | str = "cpu",
+        sample: Sample | None = None,
     ) -> None:
         names = [latent.name for latent in objective.latents] + [one.name for one in objective.regularisers]
         for name in names:
             if name in _LOGGED:
                 raise InputError(f"a latent cannot be named '{name}', as a figure of the log is; rename it")
-        self.denoiser, self.objective = denoiser.to(device), objective.to(device)
-        self.data, self.config, self.folder, self.evaluate = data, config, Path(folder), evaluate
-        self.device = torch.device(device)
-        parameters = [*denoiser.parameters(), *objective.parameters()]
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        matrices = [parameter for parameter in self.parameters if parameter.ndim >= 2]
-        vectors = [parameter for parameter in self.parameters if parameter.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=True,
-        )
-        self.ema = Ema(denoiser, config.ema)
+        if config.stop_metric is not None and evaluate is None:
+            raise InputError(f"stop_metric {config.stop_metric} is never measured; pass evaluate=, or set it to None")
+        self.device = parallel.start(device)
+        self.denoiser, self.objective = denoiser.to(self.device), objective.to(self.device)
+        self.data, self.config, self.folder = data, config, Path(folder)
+        self.evaluate, self.sample = evaluate, sample
+        check_cuttable(objective, config.accumulate * parallel.world())
+        self.sharded = parallel.world() > 1 and config.parallel == "fsdp"
+        reached = None
+        if objective.curriculum.scope == "learning_rate":
+            reached = what_reaches(denoiser, objective, *self._few())
+        # Shards are of copies: the modules that were given stay whole, to be evaluated, and saved at the end.
+        trained = copy.deepcopy((denoiser, objective)) if self.sharded else (denoiser, objective)
+        self.guided = Guided(*trained, config.precision, config.compile)
+        module: nn.Module = self.guided
+        if parallel.world() > 1:
+            module = parallel.spread(module, config.parallel, self._units() if self.sharded else ())
+        self.named = {name: value for name, value in self.guided.named_parameters() if value.requires_grad}
+        self.optimizer = make_optimizer(self.named, config, reached)
+        self.ema = Ema(self.guided.denoiser, config.ema)
+        self.stepper = Stepper(self.guided, module, self.optimizer, self.ema, config, self.device)
+        self.meter = self.stepper.meter
+        self.reading: Reading | None = None  # of the last line of the log
+        self.early_stop = EarlyStop(config)
         self.step = self.samples = self.epoch = self.index = self.bad_steps = 0
 
     def fit(self, progress: bool = True) -> nn.Module:
@@ -92,151 +129,191 @@ class Trainer:
                 full, or the gradient stays non-finite.
         """
         self._resume()
-        log = RunLog(self.folder / "log.jsonl", self.samples)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-            plan: Sequence[Sequence[int]]
-            task = bar.add_task("training", total=self.config.samples, completed=self.samples)
-            since, seen = time.perf_counter(), self.samples
-            planned, plan = -1, []
-            while self._more():
-                if planned != self.epoch:
-                    planned, plan = self.epoch, self.data.plan(self.epoch)
-                    if self.index >= len(plan):
-                        raise InputError(
-                            f"epoch {self.epoch} of the data has {len(plan)} batches and the run needs number "
-                            f"{self.index + 1}; give more data, or the data the run began with"
-                        )
-                before = self.samples
-                loss = self._train_step(plan[self.index])
-                if self.index == len(plan):
-                    self.epoch, self.index = self.epoch + 1, 0
-                if self.step % self.config.log_every == 0:
-                    now = time.perf_counter()
-                    line = {**self._describe(loss), "samples_per_second": (self.samples - seen) / (now - since)}
-                    log.write(line)
-                    since, seen = now, self.samples
-                    bar.update(task, description=f"loss {line['denoising']:.3f}")
-                bar.update(task, completed=min(self.samples, self.config.samples))
-                if _crosses(before, self.samples, self.config.evaluate_every) and self._more():
-                    log.write({"samples": self.samples, "step": self.step, **self._evaluate()})
-                if _crosses(before, self.samples, self.config.checkpoint_every) or not self._more():
-                    self._save()
-        self.ema.swap()
-        self.denoiser.eval()
-        if self.evaluate is not None:
-            log.write({"samples": self.samples, "step": self.step, **self.evaluate(self.denoiser)})
+        main, total = parallel.is_main(), self.config.samples
+        with self._opened_log() as log, ProgressLine(total, self.samples, progress and main) as line:
+            if self._more():
+                self._train(log, line)
+            with self._averaged(kept=True) as denoiser:
+                self._report(log, denoiser)
+                self._draw(denoiser)
         return self.denoiser
 
+    def _train(self, log: RunLog | None, line: ProgressLine) -> None:
+        with prefetched(self._makers(), self.config.prefetch) as stream:
+            for planned, seconds in stream:
+                self.meter.waited(seconds)
+                before = self.samples
+                taken = self.stepper.take(planned.work, self.step + 1)
+                self.step += 1
+                self.samples += planned.work.count
+                self.epoch, self.index = planned.epoch, planned.index
+                self._guard(taken)
+                if self.step % self.config.log_every == 0:
+                    self._log(taken, log, line)
+                line.moved(self.samples)
+                evaluate = _crosses(before, self.samples, self.config.evaluate_every) and self._more()
+                sample = _crosses(before, self.samples, self.config.sample_every) and self._more()
+                if (evaluate and self.evaluate is not None) or (sample and self.sample is not None):
+                    with self.meter.paused(), self._averaged() as denoiser:
+                        if evaluate:
+                            self.early_stop.saw(self._report(log, denoiser))
+                        if sample:
+                            self._draw(denoiser)
+                if _crosses(before, self.samples, self.config.checkpoint_every) or not self._more():
+                    with self.meter.paused():
+                        save_checkpoint(self.folder / "checkpoints", self.samples, self._state())
+                if not self._more():
+                    return
+
+    def _few(self) -> tuple[Batch, NoiseSource]:
+        """A small batch, to see what a step does."""
+        batch, noise = self._batch(self.data.plan(0)[0][:2], 0)
+        return copied(batch, self.device), noise
+
+    def _units(self) -> list[nn.Module]:
+        """What FSDP shards by itself: blocks, what is called alone of them, the network, each readout."""
+        denoiser, objective = self.guided.denoiser, self.guided.objective
+        blocks = parallel.blocks(denoiser)
+        alone = parallel.called_alone(blocks, lambda: trial(denoiser, objective, *self._few()))
+        return [*alone, *blocks, denoiser, *objective.readouts.children()]
+
     def _more(self) -> bool:
-        return self.samples < self.config.samples
+        return self.samples < self.config.samples and not self.early_stop.ended
 
-    def _train_step(self, items: Sequence[int]) -> Loss:
-        torch.manual_seed(mix_seed(self.config.seed, self.samples))
-        self.denoiser.train()
-        noise = NoiseSource(self.config.seed, range(self.samples, self.samples + len(items)))
-        batch = to_device(self.data.batch(items, noise), self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(float(self.samples))
-        loss = self._loss(batch, noise)
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.step += 1
-        self.index += 1
-        self.samples += len(items)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-            self.ema.update(self.step)
-            self.bad_steps = 0
-        else:
-            self.bad_steps += 1
-            if self.bad_steps >= MAX_BAD_STEPS:
+    def _makers(self) -> Iterator[Callable[[], _Planned]]:
+        """What makes the data of each step to come, this process's part of it."""
+        epoch, index, samples = self.epoch, self.index, self.samples
+        plan = self.data.plan(epoch)
+        while samples < self.config.samples:
+            if index >= len(plan):
                 raise InputError(
-                    f"the gradient was not finite for {MAX_BAD_STEPS} steps in a row at {self.samples} samples; "
-                    "lower the learning rate or look at the data"
+                    f"epoch {epoch} of the data has {len(plan)} batches and the run needs number "
+                    f"{index + 1}; give more data, or the data the run began with"
                 )
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss
+            items, start, index = plan[index], samples, index + 1
+            samples += len(items)
+            if index < len(plan):
+                yield partial(self._made, items, start, epoch, index)
+                continue
+            epoch, index = epoch + 1, 0
+            yield partial(self._made, items, start, epoch, index)
+            if samples < self.config.samples:
+                plan = self.data.plan(epoch)
 
-    def _loss(self, batch: Batch, noise: NoiseSource) -> Loss:
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
-            return self.objective(
-                self.denoiser,
-                batch.x_0,
-                noise,
-                z=batch.z,
-                c=batch.c,
-                mask=batch.mask,
-                weight=batch.weight,
-                n=float(self.samples),
+    def _made(self, items: Sequence[int], samples: int, epoch: int, index: int) -> _Planned:
+        pieces = parallel.pieces(items, self.config.accumulate, parallel.world(), parallel.rank())
+        made = []
+        for piece in pieces:
+            batch, noise = self._batch(piece.items, samples + piece.start)
+            if self.config.prefetch and callable(batch.z) and self.objective.needs_latents(float(samples)):
+                with torch.no_grad():
+                    batch = replace(batch, z=batch.z())
+            made.append(MadePiece(piece, pinned(batch) if self.device.type == "cuda" else batch, noise))
+        return _Planned(Work(samples, len(items), made), epoch, index)
+
+    def _batch(self, items: Sequence[int], samples: int) -> tuple[Batch, NoiseSource]:
+        noise = NoiseSource(self.config.seed, range(samples, samples + len(items)))
+        return self.data.batch(items, noise), noise
+
+    def _guard(self, taken: Taken) -> None:
+        """Counts steps in a row that were skipped."""
+        self.bad_steps = 0 if taken.finite else self.bad_steps + 1
+        if self.bad_steps >= self.config.max_bad_steps:
+            raise InputError(
+                f"the gradient was not finite for {self.bad_steps} steps in a row at {self.samples} samples; "
+                "lower the learning rate or look at the data"
             )
 
-    def _evaluate(self) -> dict[str, float]:
+    def _opened_log(self) -> AbstractContextManager[RunLog | None]:
+        if not parallel.is_main():
+            return nullcontext()
+        return RunLog(self.folder / "log.jsonl", self.samples, sinks(self.config.logs, self.folder, self.samples))
+
+    def _log(self, taken: Taken, log: RunLog | None, line: ProgressLine) -> None:
+        losses = taken.figures()
+        self.reading = self.meter.read()
+        if log is not None:
+            counters = {"samples": self.samples, "step": self.step, "epoch": self.epoch}
+            log.write({**counters, **losses, "learning_rate": taken.rate, **self.reading.line()})
+            line.told(losses, self.reading)
+
+    @contextmanager
+    def _averaged(self, kept: bool = False) -> Iterator[nn.Module]:
+        """The denoiser, whole, with averaged weights and in evaluation mode; of shards, the copy that was kept.
+
+        Args:
+            kept: It stays so, as do the readouts of the objective: the run has ended.
+        """
+        if self.sharded:
+            self.ema.copy_to(self.denoiser.to(self.device))
+            _copy(self.guided.denoiser.buffers(), self.denoiser.buffers())
+            if kept:
+                _copy(self.guided.objective.parameters(), self.objective.parameters())
+                _copy(self.guided.objective.buffers(), self.objective.buffers())
+        else:
+            self.ema.swap()
+        yield self.denoiser.eval()
+        if self.sharded and not kept:
+            self.denoiser.to("cpu")
+        elif not kept:
+            self.ema.swap()
+
+    def _report(self, log: RunLog | None, denoiser: nn.Module) -> dict[str, float]:
+        """Evaluates, and logs the figures."""
         if self.evaluate is None:
             return {}
-        self.ema.swap()
-        self.denoiser.eval()
-        figures = self.evaluate(self.denoiser)
-        self.ema.swap()
+        figures = parallel.agreed(self.evaluate(denoiser))
+        if log is not None:
+            log.write({"samples": self.samples, "step": self.step, **figures})
         return figures
 
-    def _describe(self, loss: Loss) -> dict[str, float]:
-        parts = {name: value.mean().item() for name, value in (loss.alignment | loss.regularisation).items()}
-        return {
-            "samples": self.samples,
-            "step": self.step,
-            "epoch": self.epoch,
-            "total": loss.total.item(),
-            "denoising": loss.denoising.mean().item(),
-            **parts,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-        }
+    def _draw(self, denoiser: nn.Module) -> None:
+        """Fills a folder with samples; one that is there was filled by the same weights."""
+        folder = self.folder / "samples" / f"{self.samples:012d}"
+        if self.sample is None or parallel.agreed(folder.exists()):
+            return
+        if not parallel.is_main():
+            with tempfile.TemporaryDirectory() as dropped:
+                self.sample(denoiser, Path(dropped))
+            return
+        with directory_written_aside(folder) as aside:
+            self.sample(denoiser, aside)
 
-    def _save(self) -> None:
-        state = {
-            "denoiser": self.denoiser.state_dict(),
-            "objective": self.objective.state_dict(),
+    def _state(self) -> dict[str, Any]:
+        """Everything that is a part of the run. Its tensors are the live ones: filling them restores it."""
+        return {
+            "denoiser": self.guided.denoiser.state_dict(),
+            "objective": self.guided.objective.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.named),
+            "scaler": self.stepper.scaler.state_dict(),
+            "early_stop": self.early_stop.state_dict(),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "seed": self.config.seed,
         }
-        save_checkpoint(self.folder / "checkpoints", self.samples, state)
 
     def _resume(self) -> None:
-        state = load_latest(self.folder / "checkpoints")
+        state = load_latest(self.folder / "checkpoints", self._state())
         if state is None:
             return
-        try:
-            if state["seed"] != self.config.seed:
-                raise InputError(
-                    f"{self.folder} holds a run of seed {state['seed']}, the configuration says {self.config.seed}; "
-                    "use the same seed or another folder"
-                )
-            self.denoiser.load_state_dict(state["denoiser"])
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.ema.load_state_dict(state["ema"])
-            for name in _COUNTERS:
-                setattr(self, name, int(state["counters"][name]))
-        except InputError:
-            raise
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.folder} holds a run of another model ({reason}); use another folder") from error
+        if state["seed"] != self.config.seed:
+            raise InputError(
+                f"{self.folder} holds a run of seed {state['seed']}, the configuration says {self.config.seed}; "
+                "use the same seed or another folder"
+            )
+        if self.stepper.scaler.is_enabled() and state["scaler"]:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        self.early_stop.load_state_dict(state["early_stop"])
+        for name in _COUNTERS:
+            setattr(self, name, int(state["counters"][name]))
 
 
 def _crosses(before: int, after: int, every: int) -> bool:
     return every > 0 and before // every != after // every
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Moves the tensors of a batch (and a condition that knows `.to`) to a device."""
-
-    def move(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: move(part) for name, part in value.items()}
-        return value.to(device) if hasattr(value, "to") else value
-
-    return Batch(move(batch.x_0), move(batch.c), move(batch.mask), batch.z, move(batch.weight))
+@torch.no_grad()
+def _copy(shards: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Copies tensors that may be sharded; a collective if they are."""
+    for shard, value in zip(shards, values, strict=True):
+        value.copy_(parallel.whole(shard))

@@ -97,8 +97,14 @@ class Relaxed:
     converged: bool
 
 
-def relax(mol: Chem.Mol, max_steps: int = 2000) -> Relaxed | str:
-    """Minimises a copy with MMFF94s, or says why it could not."""
+def relax(mol: Chem.Mol, max_steps: int = 2000, fixed: Sequence[int] = ()) -> Relaxed | str:
+    """Minimises a copy with MMFF94s, or says why it could not.
+
+    Args:
+        mol: A sanitised molecule of explicit atoms with a conformer. Not changed.
+        max_steps: Most steps of the minimiser.
+        fixed: Atoms that stay where they are.
+    """
     copy = Chem.Mol(mol)
     with rdBase.BlockLogs():
         try:
@@ -111,6 +117,8 @@ def relax(mol: Chem.Mol, max_steps: int = 2000) -> Relaxed | str:
             before = forces.CalcEnergy()
             if not np.isfinite(before):
                 return "energy not finite"
+            for atom in fixed:
+                forces.AddFixedPoint(atom)
             more = forces.Minimize(maxIts=max_steps)
             after = forces.CalcEnergy()
         except (RuntimeError, ValueError):

@@ -1,7 +1,6 @@
 """All metrics of a set of molecules, and a table that puts several sets side by side, such as generated and real."""
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from rdkit import Chem
@@ -68,7 +67,7 @@ def evaluate(
     items: Sequence[Molecule | Failure],
     *,
     reference: Sequence[Molecule] | None = None,
-    known: AbstractSet[str] | None = None,
+    known: Container[str] | None = None,
     stereo: bool = False,
     with_strain: bool = True,
     with_posebusters: bool = False,

@@ -11,8 +11,7 @@ SMILES are canonical, with explicit hydrogens folded in; whether they tell stere
 and must be the same for the reference.
 """
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from rdkit import Chem, rdBase
@@ -70,7 +69,7 @@ class Validity:
 
 
 def validity(
-    outcomes: Sequence[Chem.Mol | Failure], *, reference: AbstractSet[str] | None = None, stereo: bool = False
+    outcomes: Sequence[Chem.Mol | Failure], *, reference: Container[str] | None = None, stereo: bool = False
 ) -> Validity:
     """Counts valid, connected, unique and novel molecules.
 
@@ -88,7 +87,7 @@ def validity(
         closed=sum(is_closed(mol) for mol in mols),
         connected=len(whole),
         unique=len(known),
-        novel=None if reference is None else len(known - reference),
+        novel=None if reference is None else sum(smiles not in reference for smiles in known),
         stereo=stereo,
     )
 

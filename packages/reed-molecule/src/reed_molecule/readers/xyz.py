@@ -42,15 +42,20 @@ def xyz(path: Path, geometry: Geometry = "file", charge: int = 0, limit: int | N
     for file in files:
         if limit is not None and len(jobs) >= limit:
             break
-        frames = _frames(file)
+        frames = frames_of(text_of(file), str(file))
         name = stem_of(file)
         jobs += [(name if len(frames) == 1 else f"{name}_{i}", frame) for i, frame in enumerate(frames)]
     described = f"bonds by RDKit DetermineBonds, charge {charge}"
-    return Source(path, geometry, jobs[:limit], partial(_parse, charge), described)
+    return Source(path, geometry, jobs[:limit], partial(parse_frame, charge), described)
 
 
-def _frames(path: Path) -> list[list[str]]:
-    lines = text_of(path).splitlines()
+def frames_of(text: str, label: str) -> list[list[str]]:
+    """The lines of atoms of each molecule of an XYZ text.
+
+    Raises:
+        InputError: If a count of atoms is missing where one must be.
+    """
+    lines = text.splitlines()
     frames, at = [], 0
     while at < len(lines):
         if not lines[at].strip():
@@ -59,7 +64,7 @@ def _frames(path: Path) -> list[list[str]]:
         word = lines[at].strip()
         if not (word.isascii() and word.isdigit()) or len(word) > 6 or at + 2 + int(word) > len(lines):
             raise InputError(
-                f"{path} line {at + 1}: {lines[at][:40]!r}; expected a number of atoms, with that many lines after it"
+                f"{label} line {at + 1}: {lines[at][:40]!r}; expected a number of atoms, with that many lines after it"
             )
         end = at + 2 + int(word)
         frames.append(lines[at + 2 : end])
@@ -67,7 +72,12 @@ def _frames(path: Path) -> list[list[str]]:
     return frames
 
 
-def _parse(charge: int, job: Job) -> Molecule:
+def parse_frame(charge: int, job: Job) -> Molecule:
+    """A molecule of the lines of its atoms.
+
+    Raises:
+        UnusableError: If a line is not an atom, or no bonds are found.
+    """
     name, lines = job
     numbers, positions = [], []
     for line in lines:

@@ -13,7 +13,7 @@ from reed_core.files import write_with
 from reed_molecule.build import Failure, rdkit_of
 from reed_molecule.molecule import Molecule
 
-_MOST = 400
+MOST = 400
 
 
 def write_grid(
@@ -36,8 +36,8 @@ def write_grid(
         InputError: If there is nothing to draw, too much, or the legends do not fit; if the file cannot be written.
     """
     legends = [molecule.name for molecule in molecules] if legends is None else legends
-    if not molecules or len(molecules) > _MOST or columns < 1 or size < 1:
-        raise InputError(f"a grid of {len(molecules)} molecules in {columns} columns; expected 1 to {_MOST} molecules")
+    if not molecules or len(molecules) > MOST or columns < 1 or size < 1:
+        raise InputError(f"a grid of {len(molecules)} molecules in {columns} columns; expected 1 to {MOST} molecules")
     if len(legends) != len(molecules):
         raise InputError(f"{len(legends)} legends for {len(molecules)} molecules; expected one for each")
     cells = [_flat(molecule) for molecule in molecules]

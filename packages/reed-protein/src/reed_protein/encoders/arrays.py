@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from reed_core.errors import InputError
 from reed_core.latent import Representation
+from reed_core.representation import named
 from torch import Tensor
 
 from reed_protein.dataset import NamedBackbone
@@ -64,9 +65,8 @@ class ArrayEncoder:
     @property
     def fingerprint(self) -> str:
         """Pattern, key, rows, edges and version: the files themselves are not read for it."""
-        return repr(
-            ("arrays 1", self.pattern, self.key, self.dim, self.level, self.rows, self.neighbours, self.version)
-        )
+        sizes = {"dim": str(self.dim), "level": self.level, "rows": self.rows, "edges": str(self.neighbours)}
+        return named({"code": "arrays-1", "pattern": self.pattern, "key": self.key, **sizes, "version": self.version})
 
     def __call__(
         self, x_0: Int[Tensor, "b n"], c: Any = None, mask: Bool[Tensor, "b n"] | None = None

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from reed_core.errors import InputError
 from reed_core.latent import Representation
-from reed_core.representation import fingerprint_module
+from reed_core.representation import fingerprint_module, named
 from torch import Tensor, nn
 
 from reed_protein.encoders.graph import edges_of, pairs_on_graph
@@ -120,7 +120,8 @@ class EsmTokens:
     @property
     def fingerprint(self) -> str:
         """The hash of the weights, of the layer and of how chains are read."""
-        return fingerprint_module(self.module, "esm tokens 1", str(self.layer), self.chains)
+        weights = fingerprint_module(self.module)
+        return named({"weights": weights, "code": "esm-tokens-1", "layer": str(self.layer), "chains": self.chains})
 
     @torch.no_grad()
     def __call__(
@@ -172,7 +173,16 @@ class EsmAttention:
     @property
     def fingerprint(self) -> str:
         """The hash of the weights, of the layers, the number of edges and of how chains are read."""
-        return fingerprint_module(self.module, "esm attention 1", str((self.layers, self.neighbours)), self.chains)
+        layers = ",".join(map(str, self.layers))
+        return named(
+            {
+                "weights": fingerprint_module(self.module),
+                "code": "esm-attention-1",
+                "layers": layers,
+                "edges": str(self.neighbours),
+                "chains": self.chains,
+            }
+        )
 
     @torch.no_grad()
     def __call__(
@@ -233,6 +243,11 @@ def corrected(maps: Float[Tensor, "h n n"]) -> Float[Tensor, "h n n"]:
 def _count(module: nn.Module, name: str) -> int:
     value: Any = getattr(module, name)
     return int(value)
+
+
+def downloaded(model: str) -> Path:
+    """Where torch's hub keeps the checkpoint of a released model, once it has been downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / f"{model}.pt"
 
 
 def _downloaded(url: str) -> Any:

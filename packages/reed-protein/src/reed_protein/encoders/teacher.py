@@ -13,7 +13,7 @@ from reed_core.denoiser import Tap
 from reed_core.errors import InputError
 from reed_core.hub import from_pretrained
 from reed_core.latent import Representation
-from reed_core.representation import fingerprint_module
+from reed_core.representation import fingerprint_module, named
 from torch import Tensor
 
 from reed_protein.backbone import Backbone
@@ -60,7 +60,8 @@ class Teacher:
     @property
     def fingerprint(self) -> str:
         """The hash of the weights and of what is read."""
-        return fingerprint_module(self.module, "teacher 1", self.read, self.level, str(self.neighbours))
+        parts = {"code": "teacher-1", "read": self.read, "level": self.level, "edges": str(self.neighbours)}
+        return named({"weights": fingerprint_module(self.module), **parts})
 
     @torch.no_grad()
     def __call__(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Int
 from reed_core.latent import Representation, Representations
 from reed_core.representation import Cache, Encoder
@@ -16,7 +17,7 @@ from torch import Tensor
 from reed_protein.dataset import Chains, CleanChains, LatentMaker, NamedBackbone
 from reed_protein.encoders.graph import edges_of, on_edges
 from reed_protein.latents.control import Shuffled
-from reed_protein.latents.spec import AlphabetSpec, LatentSpec, TableSpec
+from reed_protein.latents.spec import AlphabetSpec, LatentSpec, StoredSpec, TableSpec
 from reed_protein.latents.store import open_plan, plan_of
 
 
@@ -71,8 +72,30 @@ class Stored:
         return on_edges(stored, there, edges_of(backbone, self.neighbours))
 
 
+class Blank:
+    """Stands in for a cache that is not there yet, where only the work of training is measured.
+
+    Args:
+        spec: The latent.
+        neighbours: Neighbours of the network, for pairs.
+    """
+
+    def __init__(self, spec: StoredSpec, neighbours: int) -> None:
+        self.spec, self.neighbours = spec, neighbours
+
+    def __call__(self, items: Sequence[int], tokens: Int[Tensor, "b n"], backbone: NamedBackbone) -> Representation:
+        """Ones, known wherever there is a residue or an edge."""
+        mask = backbone.mask if self.spec.level == "token" else edges_of(backbone, self.neighbours).mask
+        return Representation(torch.ones(*mask.shape, self.spec.dim_of), mask)
+
+
 def open_sources(
-    specs: Sequence[LatentSpec], chains: Chains, root: Path, neighbours: int, shuffle: int | None = None
+    specs: Sequence[LatentSpec],
+    chains: Chains,
+    root: Path,
+    neighbours: int,
+    shuffle: int | None = None,
+    blanks: bool = False,
 ) -> dict[str, Source]:
     """The source of each latent, by name.
 
@@ -82,6 +105,7 @@ def open_sources(
         root: The folder of caches.
         neighbours: Neighbours of the network.
         shuffle: Seed of the shuffled control; None gives each chain its own z.
+        blanks: Put `Blank` where a cache is not there yet.
 
     Raises:
         InputError: If a cache or a file is missing or is of something else.
@@ -94,7 +118,8 @@ def open_sources(
             source = Live(encoder)
         else:
             plan = plan_of(spec, chains, root, neighbours)
-            source = Stored(open_plan(plan, chains.fingerprint), chains, neighbours)
+            blank = blanks and not plan.complete
+            source = Blank(spec, neighbours) if blank else Stored(open_plan(plan), chains, neighbours)
         sources[spec.name] = source if shuffle is None else Shuffled(source, chains, shuffle)
     return sources
 

@@ -35,7 +35,7 @@ from reed_protein.encoders import (
     Teacher,
     load_esm2,
 )
-from reed_protein.encoders.esm2 import SIZES, Joining
+from reed_protein.encoders.esm2 import SIZES, Joining, downloaded
 from reed_protein.network import NetworkConfig
 
 Level = Literal["token", "pair"]
@@ -145,11 +145,13 @@ class _StoredSpec(_Spec):
         head: "cosine" (von Mises-Fisher) or "gaussian".
         kappa: Concentration of the first.
         sigma: Standard deviation of the second.
+        format: How the cache stores them: float16, float32, int8 or pca-k (`reed_core.representation.format`).
     """
 
     head: Literal["cosine", "gaussian"] = "cosine"
     kappa: float = Field(1.0, gt=0)
     sigma: float = Field(1.0, gt=0)
+    format: str = Field("float16", pattern=r"^(float16|float32|int8|pca-[1-9][0-9]*)$")
 
     @property
     def stored(self) -> bool:
@@ -161,12 +163,20 @@ class _StoredSpec(_Spec):
         """The head."""
         return VonMisesFisher(self.kappa) if self.head == "cosine" else Gaussian(self.sigma)
 
-    def digest(self, edges: int) -> str:
-        """SHA-256 of every setting that the values depend on; how they are used in training is none of them."""
-        use = {"tap", "weight", "name", "hidden", "layers", "head", "kappa", "sigma"}
+    def parts(self, edges: int) -> dict[str, str]:
+        """Every setting that the values depend on, by name; how they are stored and used in training is none of them.
+
+        Args:
+            edges: Edges per residue of a pair latent.
+        """
+        use = {"tap", "weight", "name", "hidden", "layers", "head", "kappa", "sigma", "format"}
         values = {key: value for key, value in self.model_dump(mode="json").items() if key not in use}
         values["edges"] = edges if self.level == "pair" else None
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+    def within_reach(self) -> bool:
+        """Whether the encoder can be had without a download."""
+        return True
 
 
 class _EsmSpec(_StoredSpec):
@@ -183,6 +193,10 @@ class _EsmSpec(_StoredSpec):
     path: str | None = None
     chains: Joining = "separate"
     dim: int | None = Field(None, ge=1)
+
+    def within_reach(self) -> bool:
+        """Whether the checkpoint was given, or is in torch's hub folder."""
+        return self.path is not None or downloaded(self.model).is_file()
 
 
 class EsmSpec(_EsmSpec):
@@ -302,10 +316,11 @@ class TeacherSpec(_StoredSpec):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"no weights of a teacher in {path.parent} ({error}); give a folder of weights") from error
 
-    def digest(self, edges: int) -> str:
-        """With the hash of the weights, which their configuration holds."""
-        held = (weights_folder(self.weights) / CONFIG).read_text(encoding="utf-8")
-        return hashlib.sha256((super().digest(edges) + held).encode()).hexdigest()
+    def parts(self, edges: int) -> dict[str, str]:
+        """With the hash of the weights, which their configuration holds, in place of the folder's name."""
+        assert self.dim_of  # or there are no weights, which it says in one line
+        held = (weights_folder(self.weights) / CONFIG).read_bytes()
+        return {**super().parts(edges), "weights": hashlib.sha256(held).hexdigest()}
 
     def encoder(self, k: int) -> Encoder:
         """The encoder; loads the weights."""

@@ -1,8 +1,8 @@
-"""Caches of latents, one folder each, named by what is in it: `NAME-DIGEST`, of the settings and of the chains.
+"""Caches of latents, one folder each, named by what is in it: `KIND-DIGEST-CHAINS`, of settings, format and chains.
 
-The fingerprint under which a cache is written is half the digest of the settings and half the encoder's own. So
-training recognises a cache by its settings without loading the encoder, which may be large, and a second `featurize`
-with other weights under the same settings is refused.
+The fingerprint under which a cache is written holds the settings and the encoder's own fingerprint, part by part. So
+training recognises a cache by its settings without loading the encoder, which may be large; a second `featurize` with
+other weights under the same settings is refused, and whoever finds only another cache is told what sets it apart.
 """
 
 import hashlib
@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation
-from reed_core.representation import Cache, CacheBuilder, Encoder, open_cache
+from reed_core.representation import Cache, CacheBuilder, Encoder, named, open_cache
+from reed_core.representation.format import components, row_bytes
+from reed_core.representation.identity import differences, parts_of
 from reed_core.representation.shard import MANIFEST, Manifest
 from torch import Tensor
 
@@ -22,8 +24,8 @@ from reed_protein.dataset import Chains, CleanChains
 from reed_protein.latents.spec import MARGIN, StoredSpec
 
 SHARD_ITEMS = 128
-_BATCH_ITEMS = 4
-_HALF = 32
+BATCH_ITEMS = 4
+_HEADER = 1500  # bytes of a shard that are neither rows nor offsets
 
 
 @runtime_checkable
@@ -42,7 +44,8 @@ class Plan:
     Attributes:
         spec: The latent.
         folder: Where.
-        digest: SHA-256 of the settings.
+        settings: The settings, as parts of a fingerprint.
+        data: The fingerprint of the chains.
         edges: Edges per residue of a pair latent.
         chains: Number of chains.
         rows: Residues, at most.
@@ -52,7 +55,8 @@ class Plan:
 
     spec: StoredSpec
     folder: Path
-    digest: str
+    settings: str
+    data: str
     edges: int
     chains: int
     rows: int
@@ -75,17 +79,21 @@ def plan_of(spec: StoredSpec, chains: Chains, root: Path, neighbours: int) -> Pl
         neighbours: Neighbours of the network; a pair latent is stored on some more.
     """
     edges = neighbours + MARGIN
-    digest = spec.digest(edges)
+    settings = named({f"settings.{name}": value for name, value in spec.parts(edges).items()})
+    digest = hashlib.sha256(f"{settings} {spec.format}".encode()).hexdigest()
     rows, places = int(chains.lengths.sum()), edges if spec.level == "pair" else 1
+    shards, k = -(-len(chains) // SHARD_ITEMS), components(spec.format, spec.dim_of)
+    basis = 4 * spec.dim_of * (k + 1) + _HEADER if k else 0
     return Plan(
         spec=spec,
         folder=Path(root) / f"{spec.kind}-{digest[:10]}-{chains.fingerprint[:10]}",
-        digest=digest,
+        settings=settings,
+        data=chains.fingerprint,
         edges=edges,
         chains=len(chains),
         rows=rows,
-        shards=-(-len(chains) // SHARD_ITEMS),
-        bytes=rows * places * (2 * spec.dim_of + 1) + 8 * len(chains),
+        shards=shards,
+        bytes=rows * places * row_bytes(spec.format, spec.dim_of) + 8 * len(chains) + _HEADER * shards + basis,
     )
 
 
@@ -112,6 +120,28 @@ def featurize(
     Raises:
         InputError: If the encoder is not to be had, an item cannot be encoded, or the folder holds another cache.
     """
+    builder = builder_of(plan, chains, device)
+    mine = range(part[0], builder.shards, part[1])
+    for done, index in enumerate(mine, start=1):
+        builder.write(index)
+        if progress is not None:
+            progress(completed=done, total=len(mine))
+    if part[1] > 1 and builder.missing:
+        return None
+    return Cache(plan.folder, builder.seal())
+
+
+def builder_of(plan: Plan, chains: Chains, device: torch.device | str = "cpu") -> CacheBuilder:
+    """Loads the encoder of a plan; writes nothing.
+
+    Args:
+        plan: The cache.
+        chains: The chains it was planned for.
+        device: Where the encoder runs.
+
+    Raises:
+        InputError: If the encoder is not to be had, or of another width than the recipe says.
+    """
     encoder = plan.spec.encoder(plan.edges)
     if encoder.dim != plan.spec.dim_of:
         raise InputError(
@@ -121,38 +151,31 @@ def featurize(
     module = getattr(encoder, "module", None)
     if isinstance(module, torch.nn.Module):
         module.to(device)
-    builder = CacheBuilder(
+    return CacheBuilder(
         plan.folder,
-        _Stamped(encoder, plan.digest),
+        _Stamped(encoder, plan.settings),
         CleanChains(chains),
+        format=plan.spec.format,
         shard_items=SHARD_ITEMS,
-        batch_items=_BATCH_ITEMS,
+        batch_items=BATCH_ITEMS,
     )
-    mine = range(part[0], builder.shards, part[1])
-    for done, index in enumerate(mine, start=1):
-        builder.write(index)
-        if progress is not None:
-            progress(completed=done, total=len(mine))
-    if part[1] > 1 and not all((plan.folder / f"{index:06d}.safetensors").is_file() for index in range(builder.shards)):
-        return None
-    return Cache(plan.folder, builder.seal())
 
 
-def open_plan(plan: Plan, data: str) -> Cache:
+def open_plan(plan: Plan) -> Cache:
     """Opens a cache for training, without its encoder.
 
     Args:
         plan: The cache.
-        data: The fingerprint of the chains.
 
     Raises:
-        InputError: If it is not there, not finished, damaged, or was written under other settings.
+        InputError: If it is not there, not finished, damaged, or was written under other settings; a cache of the
+            same kind that is there instead is named, with what sets it apart.
     """
     path = plan.folder / MANIFEST
     if not path.is_file():
         raise InputError(
-            f"no cache of latent '{plan.spec.name}' in {plan.folder}; write it with: reed-protein featurize, and the "
-            "arguments of this run"
+            f"no cache of latent '{plan.spec.name}' in {plan.folder}{_instead(plan)}; write it with: reed-protein "
+            "featurize, and the arguments of this run"
         )
     try:
         held = Manifest.model_validate_json(path.read_text(encoding="utf-8")).content.encoder_fingerprint
@@ -161,21 +184,40 @@ def open_plan(plan: Plan, data: str) -> Cache:
         raise InputError(
             f"{path} is no manifest of a cache ({reason}); remove {plan.folder} and featurize again"
         ) from error
-    own = held if held.startswith(plan.digest[:_HALF]) else plan.digest
-    cache = open_cache(plan.folder, encoder=own, data=data)
-    if cache.manifest.content.dim != plan.spec.dim_of or cache.manifest.content.level != plan.spec.level:
+    own = " ".join(word for word in held.split() if not word.startswith("settings."))
+    cache = open_cache(plan.folder, encoder=f"{plan.settings} {own}", data=plan.data)
+    content = cache.manifest.content
+    if (content.dim, content.level, content.format) != (plan.spec.dim_of, plan.spec.level, plan.spec.format):
         raise InputError(f"{plan.folder} holds another latent than '{plan.spec.name}'; remove it and featurize again")
     return cache
 
 
-class _Stamped:
-    """An encoder whose fingerprint begins with the digest of its settings."""
+def _instead(plan: Plan) -> str:
+    """What sets the nearest cache of the same kind apart from the one that is wanted; nothing if there is none."""
+    found: list[tuple[int, str]] = []
+    for path in sorted(plan.folder.parent.glob(f"{plan.spec.kind}-*/{MANIFEST}")):
+        try:
+            content = Manifest.model_validate_json(path.read_text(encoding="utf-8")).content
+        except (OSError, ValueError):
+            continue  # of an earlier layout, or no cache
+        settings = " ".join(word for word in content.encoder_fingerprint.split() if word.startswith("settings."))
+        differ = [
+            *differences("latent", settings, plan.settings),
+            *differences("data", content.data_fingerprint, plan.data),
+            *differences("format", content.format, plan.spec.format),
+        ]
+        found.append((len(differ), f" (in {path.parent.name}, {', '.join(differ)})"))
+    return min(found)[1].replace("(settings.", "(") if found else ""
 
-    def __init__(self, encoder: Encoder, digest: str) -> None:
+
+class _Stamped:
+    """An encoder whose fingerprint begins with its settings."""
+
+    def __init__(self, encoder: Encoder, settings: str) -> None:
         self.encoder, self.name, self.dim = encoder, encoder.name, encoder.dim
         self.level: Literal["token", "pair", "global"] = encoder.level
-        own = hashlib.sha256(encoder.fingerprint.encode()).hexdigest()
-        self.fingerprint = digest[:_HALF] + own[:_HALF]
+        own = parts_of(encoder.fingerprint)
+        self.fingerprint = f"{settings} {named({f'encoder.{name}' if name else 'encoder': own[name] for name in own})}"
 
     def __call__(self, x_0: Tensor, c: object = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         return self.encoder(x_0, c, mask)

@@ -1,0 +1,45 @@
+"""What `train --dry-run` prints: the cost of a run, measured on a throw-away copy; nothing is written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reed_core.train.estimate import Estimate, Measure, estimate_training
+
+from reed_molecule.dataset import MoleculeSet, TrainingData
+from reed_molecule.process import molecule_process
+from reed_molecule.recipe import Recipe
+from reed_molecule.start import Start
+from reed_molecule.training import Told, build_objective
+
+
+def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -> Estimate:
+    """Disk, memory, hours and batch of the run of a recipe without latents.
+
+    Args:
+        recipe: The recipe.
+        begin: Where it starts.
+        folder: The run, to see whether its disk has room.
+        device: Where it would train.
+
+    Raises:
+        InputError: If the data cannot be read.
+    """
+    model = begin.model
+    known = MoleculeSet.read(recipe.data, "train")
+    data = TrainingData(known, recipe.train.seed, recipe.batch_pairs, model.config.scale, rotate=False)
+    weights = {str(name): weight for name, weight in recipe.weights.items()}
+    process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+
+    def pairs(items: Sequence[int]) -> float:
+        return float(len(items) * int(known.sizes[list(items)].max()) ** 2)
+
+    return estimate_training(
+        model,
+        build_objective(recipe, process),
+        Told(data),
+        recipe.train,
+        unit="molecules",
+        measure=Measure("pairs of atoms", pairs),
+        device=device,
+        folder=folder,
+    )

@@ -1,0 +1,1 @@
+"""Parts of tools/bench_train.py: one module for each thing it measures."""
