@@ -84,12 +84,12 @@ KIND = Latent("kind", "blocks.0", 8, 4, Categorical(), hidden=8)
 FORM = Latent("form", "blocks.1", 8, 2, Gaussian(0.5), hidden=8)
 LATE = replace(FORM, reveal=PointMass(0.7))
 CONFIG = TrainConfig(
-    samples=80, seed=3, learning_rate=0.01, warmup=15, decay=0.0, weight_decay=0.1, clip=0.5, ema=0.9,
-    checkpoint_every=20, evaluate_every=30, sample_every=30, log_every=2,
+    samples=44, seed=3, learning_rate=0.01, warmup=12, decay=0.0, weight_decay=0.1, clip=0.5, ema=0.9,
+    checkpoint_every=22, evaluate_every=17, sample_every=17, log_every=2,
 )  # fmt: skip
 
 
-USUAL = Curriculum(Schedule(start=8, decay="stop", end=45), Schedule(warmup=30))
+USUAL = Curriculum(Schedule(start=5, decay="stop", end=28), Schedule(warmup=20))
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,11 @@ def write(network: nn.Module, folder: Path) -> None:
     (folder / "sample.txt").write_text(f"{float(x.detach().sum()):.9f}")
 
 
-SCOPED = Curriculum(Schedule(decay="linear", end=70), Schedule(warmup=60), scope="learning_rate")
+SCOPED = Curriculum(Schedule(decay="linear", end=40), Schedule(warmup=30), scope="learning_rate")
 ALONE = {
     "plain": Setting({}),
     "scoped": Setting({}, (KIND, LATE), SCOPED),
-    "stopping": Setting({"evaluate_every": 10, "stop_metric": "size", "stop_patience": 2}),
+    "stopping": Setting({"evaluate_every": 4, "stop_metric": "size", "stop_patience": 2}),
 }
 TOGETHER = {
     "plain, ddp": Setting({}),
@@ -144,7 +144,7 @@ TOGETHER = {
     "stopping, fsdp": Setting(ALONE["stopping"].settings | {"parallel": "fsdp"}),
 }
 RESHARDED = ("ddp", "fsdp")
-HALF = 40
+HALF = 22
 
 
 def continued(kind: str, samples: int) -> Setting:
@@ -163,9 +163,9 @@ if __name__ == "__main__":
         if dist.get_rank() == 0:
             shutil.copytree(out / "1 to 2", out / f"1 to 2, {kind}")
         dist.barrier()
-        continued(kind, 80).trainer(out / f"1 to 2, {kind}").fit(progress=False)
+        continued(kind, CONFIG.samples).trainer(out / f"1 to 2, {kind}").fit(progress=False)
     for kind in RESHARDED:
-        low = Setting({"parallel": kind, "precision": "bf16", "samples": 20})
+        low = Setting({"parallel": kind, "precision": "bf16", "samples": 14})
         network = low.trainer(out / f"bf16, {kind}").fit(progress=False)
         assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
     torch.compile = partial(torch.compile, backend="aot_eager")  # type: ignore[assignment]

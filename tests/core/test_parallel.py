@@ -12,6 +12,7 @@ import pytest
 import torch
 from core.parallel_toy import (
     ALONE,
+    CONFIG,
     FORM,
     HALF,
     KIND,
@@ -57,10 +58,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name, setting in ALONE.items():
         setting.trainer(out / name).fit(progress=False)
-    said = [process.communicate(timeout=300)[1].decode() for process in processes]
+    said = [process.communicate(timeout=900)[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     for kind in RESHARDED:
-        continued(kind, 80).trainer(out / f"2 to 1, {kind}").fit(progress=False)
+        continued(kind, CONFIG.samples).trainer(out / f"2 to 1, {kind}").fit(progress=False)
     torch.set_num_threads(before)
     return out
 
@@ -135,7 +136,7 @@ def test_the_toy_would_notice(runs: Path) -> None:
 def test_a_run_stops_early_on_its_metric(runs: Path) -> None:
     state = left(ALONE["stopping"], runs / "stopping")
     assert state["early_stop"]["stale"] == 2
-    assert state["counters"]["samples"] < 80
+    assert state["counters"]["samples"] < CONFIG.samples
     again = ALONE["stopping"].trainer(runs / "stopping")
     again.fit(progress=False)
     assert again.samples == state["counters"]["samples"]
@@ -207,7 +208,7 @@ def test_what_reaches_a_parameter_is_what_has_a_gradient(tmp_path: Path, curricu
     reached = what_reaches(network, objective, batch, noise)
     assert not network.training
     noise = NoiseSource(noise.seed, noise.positions)
-    loss = objective(network, batch.x_0, noise, z=batch.z, c=batch.c, mask=batch.mask, n=8.0)
+    loss = objective(network, batch.x_0, noise, z=batch.z, c=batch.c, mask=batch.mask, n=5.0)
     parts = {"denoising": loss.denoising.sum(), "alignment": sum(value.sum() for value in loss.alignment.values())}
     named = dict(trainer.guided.named_parameters())
     touched = {
@@ -233,7 +234,7 @@ def test_what_reaches_a_parameter_is_what_has_a_gradient(tmp_path: Path, curricu
 def test_the_scope_scales_each_rate_by_what_reaches_it(tmp_path: Path) -> None:
     trainer = Setting({}, (KIND, FORM), SCOPED).trainer(tmp_path)
     curriculum, config = trainer.objective.curriculum, trainer.config
-    for n in (0.0, 10.0, 35.0, 69.0, 75.0):
+    for n in (0.0, 10.0, 25.0, 39.0, 43.0):
         set_rates(trainer.optimizer, config, curriculum, n)
         a, b = curriculum.a(n), curriculum.b(n)
         for group in trainer.optimizer.param_groups:
@@ -281,7 +282,7 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(tmp_path: Path) -
     scaler.load_state_dict(scaler.state_dict() | {"scale": 1024.0})
     assert trainer.stepper.take(works[1], 1).finite
     assert plain.stepper.take(next(islice(plain._makers(), 1, None))().work, 1).finite
-    moved, expected = weight - before, plain.denoiser.get_parameter("out.weight") - before
+    moved, expected = weight.detach() - before, plain.denoiser.get_parameter("out.weight").detach() - before
     assert float(torch.cosine_similarity(moved.double().flatten(), expected.flatten(), dim=0)) > 0.9
     assert not torch.equal(weight, before)
 

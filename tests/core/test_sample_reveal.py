@@ -70,6 +70,11 @@ def test_data_and_latent_have_their_joint_moments(reveal: RevealDensity) -> None
     assert drawn.tau.shape == (BATCH, 1)
 
 
+def together(noise: NoiseSource) -> Tensor:
+    """Both latents are revealed at one time."""
+    return noise.uniform((1,)).float().expand(-1, 2)
+
+
 @pytest.mark.parametrize(
     ("coupling", "reveals"),
     [
@@ -77,9 +82,9 @@ def test_data_and_latent_have_their_joint_moments(reveal: RevealDensity) -> None
         (Nested(), [Beta(2.0, 1.0), Uniform()]),
         (Nested(), [PointMass(1.0), PointMass(1.0)]),
         (Independent(), [PointMass(0.2), PointMass(0.9)]),
-        (Sampled(lambda noise: noise.uniform((1,)).float().expand(-1, 2)), [Uniform(), Uniform()]),
+        (Sampled(together), [Uniform(), Uniform()]),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, Sampled) else str(value),
 )
 def test_two_latents_have_their_joint_moments(coupling: Coupling, reveals: list[RevealDensity]) -> None:
     model = two_latents(EXACT)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ NAMES = ("ant", "bee", "cat, or dog")
 
 def random_model(seed: int = 0, **changes: Any) -> ImageModel:
     torch.manual_seed(seed)
-    model = ImageModel(ModelConfig(network=NETWORK.model_copy(update=changes), class_names=changes and () or NAMES))
+    model = ImageModel(ModelConfig(network=NETWORK.model_copy(update=changes), class_names=() if changes else NAMES))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
@@ -55,7 +56,7 @@ def test_euler_is_the_sum_of_its_steps(model: ImageModel) -> None:
     x, c = NoiseSource(0, [5]).normal(model.shape), Condition(torch.tensor([2]))
     times = torch.linspace(process.t_max, process.t_min, steps + 1).tolist()
     with torch.no_grad():
-        for t, s in zip(times, times[1:], strict=False):
+        for t, s in pairwise(times):
             x = x + (s - t) * model(x, torch.tensor([t]), c)
         x = x - process.t_min * model(x, torch.tensor([process.t_min]), c)
     assert torch.allclose(found, x, atol=1e-5)
@@ -104,7 +105,6 @@ def test_what_cannot_be_drawn_is_refused(model: ImageModel) -> None:
         {"num": 0},
         {"first": -1},
         {"steps": 0},
-        {"sampler": "rk4"},
         {"scale": -1.0},
         {"scale": math.nan},
         {"interval": (0.5, 0.1)},
@@ -163,9 +163,12 @@ def test_grids_and_folders_hold_the_pictures(tmp_path: Path) -> None:
     assert (np.asarray(Image.open(tmp_path / "many" / rows[4]["file"])) == to_pixels(images)[4]).all()
     assert check_out(tmp_path / "new.png")
     assert not check_out(tmp_path / "new")
-    for place in (tmp_path / "many", tmp_path / "x.jpg", tmp_path / "grid.png" / "below"):
+    for place in (tmp_path / "many", tmp_path / "x.jpg"):
         with pytest.raises(InputError):
-            write_folder(batches, place) if check_out(place) else write_folder(batches, place)
+            check_out(place)
+    for place in (tmp_path / "many", tmp_path / "grid.png" / "below"):
+        with pytest.raises(InputError):
+            write_folder(batches, place)
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_objectives_by_the_number_of_latents(tmp_path: Path, count: int) -> None
     assert (tmp_path / "weights" / "model.safetensors").is_file()
     objective = build_objective(made, model.process, latents)
     assert isinstance(objective, Objective)
-    assert objective.curriculum.b(10) == (0.5 if count == 2 else 1.0)
+    assert objective.curriculum.b(10) == (0.5 if count else 1.0)
     assert len(objective.latents) == count
 
 
@@ -202,9 +202,11 @@ def test_a_recipe_runs_on_a_prepared_file(tmp_path: Path) -> None:
 
 def test_recipes_can_be_read() -> None:
     names = sorted(path.name for path in RECIPES.glob("*.toml"))
-    assert names == ["drugs-small.toml", "qm9-small.toml"]
+    assert {"drugs-small.toml", "qm9-small.toml", "qm9-guided.toml", "geom_drugs_reed.toml"} <= set(names)
     for name in names:
         read = read_config(Recipe, RECIPES / name)
+        if name == "geom_drugs_reed.toml":  # of the paper's size
+            continue
         assert 1_000_000 < sum(p.numel() for p in MoleculeModel(config(read.network)).parameters()) < 4_000_000
 
 

@@ -31,7 +31,7 @@ from reed_core.process.base import Process
 from reed_core.question import Asked, Question
 from reed_core.readout import Readout
 from reed_core.regulariser import Regulariser
-from reed_core.state import State, any_tensor, batch_size, map_state
+from reed_core.state import State, any_tensor, batch_size, full_precision
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,8 @@ class Objective(nn.Module):
         shared = [asked.latent for asked in question.asked if asked.corrupted is None]
         taps = [tap for regulariser in regularisers for tap in regulariser.taps]
         second = self.head_pass == "null" and question.told is not None
-        prediction, states = self._run(
-            denoiser, () if second else shared, taps, at.x_t, at.t, question.c, question.told
-        )
+        first = () if second else shared
+        prediction, states = self._run(denoiser, first, taps, at.x_t, at.t, question.c, question.told)
         hidden = self._run(denoiser, shared, (), at.x_t, at.t, question.c)[1] if second and shared else states
         kind = at.t.device.type
         with torch.autocast(kind, enabled=False):
@@ -256,12 +255,8 @@ class Objective(nn.Module):
         total = question.b * _mean(denoising, weight)
         alignment: dict[str, Tensor] = {}
         for asked in question.asked:
-            latent = asked.latent
-            if asked.corrupted is not None:
-                own = asked.corrupted
-                hidden_here = self._run(denoiser, [latent], (), own.x_t, own.t, question.c)[1]
-            else:
-                hidden_here = hidden
+            latent, own = asked.latent, asked.corrupted
+            hidden_here = hidden if own is None else self._run(denoiser, [latent], (), own.x_t, own.t, question.c)[1]
             state = None if latent.tap is None else hidden_here[latent.tap]
             with torch.autocast(kind, enabled=False):
                 energy = self.readout(latent.name).energy(state, asked.value, _first(at.mask), asked.given, asked.drawn)
@@ -384,20 +379,14 @@ class Objective(nn.Module):
         paths = list(readers)
         arguments = {} if told is None else {"z": told}
         if not paths:
-            return map_state(_full, denoiser(x_t, t, c, **arguments)), {}
+            return full_precision(denoiser(x_t, t, c, **arguments)), {}
         if not isinstance(denoiser, nn.Module):
             raise InputError(
                 f"latents are read from a torch module, got a {type(denoiser).__name__}; pass the module itself"
             )
         with Tap(denoiser, paths, blind=readers if told else None) as tap:
             prediction = denoiser(x_t, t, c, **arguments)
-        return map_state(_full, prediction), {path: _full(tap[path]) for path in paths}
-
-
-def _full(value: Tensor) -> Tensor:
-    """What a network computed under autocast, in float32; anything else as it is."""
-    low = torch.is_autocast_enabled(value.device.type) and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if low else value
+        return full_precision(prediction), {path: full_precision(tap[path]) for path in paths}
 
 
 def _first(mask: State) -> Tensor | None:

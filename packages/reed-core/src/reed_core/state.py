@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from reed_core.errors import InputError
@@ -39,3 +40,13 @@ def any_tensor(state: State) -> Tensor:
 def batch_size(state: State) -> int:
     """Number of samples."""
     return any_tensor(state).shape[0]
+
+
+def full_precision(state: State) -> State:
+    """What a network computed under autocast, in float32; anything else as it is."""
+
+    def full(value: Tensor) -> Tensor:
+        low = torch.is_autocast_enabled(value.device.type) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.float() if low else value
+
+    return map_state(full, state)

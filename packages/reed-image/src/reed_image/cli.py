@@ -16,7 +16,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _options(version: Annotated[bool, console.version_option("reed-image")] = False) -> None:
+def _options(version: Annotated[bool | None, console.version_option("reed-image")] = False) -> None:
     """Images by diffusion."""
 
 

@@ -1,7 +1,7 @@
 """The command `sample`. Heavy imports stay inside the command, so that `--help` is quick."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from reed_core import console
@@ -38,7 +38,9 @@ def sample(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of each; Heun evaluates twice.", rich_help_panel=DRAWING)] = 50,
-    sampler: Annotated[str, typer.Option(help="euler, heun or sde.", rich_help_panel=DRAWING)] = "heun",
+    sampler: Annotated[
+        Literal["euler", "heun", "sde"], typer.Option(help="euler, heun or sde.", rich_help_panel=DRAWING)
+    ] = "heun",
     interpolate: Annotated[
         int,
         typer.Option(
@@ -83,7 +85,6 @@ def sample(
     from reed_image.sample import Request, class_label, class_numbers, decoder_of, draw
 
     grid = check_out(out)
-    chosen: Any = sampler
     place = use_device(device, threads)
     model = load(weights, place)
     config = model.config
@@ -92,7 +93,7 @@ def sample(
         first=first,
         seed=seed,
         steps=steps,
-        sampler=chosen,
+        sampler=sampler,
         labels=class_numbers(config, class_ or ()),
         scale=cfg,
         interval=interval,

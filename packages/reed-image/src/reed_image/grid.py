@@ -53,7 +53,7 @@ def write_grid(images: Float[Tensor, "b 3 H W"], path: Path | str, columns: int 
 
 
 def write_folder(
-    batches: Iterable[tuple[Float[Tensor, "b 3 H W"], Sequence[int], Sequence[str]]], folder: Path | str
+    batches: Iterable[tuple[Float[Tensor, "_ 3 H W"], Sequence[int], Sequence[str]]], folder: Path | str
 ) -> int:
     """Writes one PNG file for each picture, and `pictures.csv`: file, number, class. A part is never left behind.
 

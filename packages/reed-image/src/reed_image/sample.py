@@ -65,8 +65,6 @@ class Request:
             raise InputError(
                 f"{self.num} pictures from number {self.first} in {self.steps} steps; expected at least 1, 0 and 1"
             )
-        if self.sampler not in ("euler", "heun", "sde"):
-            raise InputError(f"no sampler '{self.sampler}'; choose euler, heun or sde")
         if not 0 <= self.scale < math.inf or not 0.0 <= self.interval[0] <= self.interval[1] <= 1.0:
             raise InputError(
                 f"guidance of scale {self.scale:g} at times {list(self.interval)}; expected a scale of 0 or more, and "

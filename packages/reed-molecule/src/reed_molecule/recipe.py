@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reed_core.errors import InputError
 from reed_core.train.config import TrainConfig
 
+from reed_molecule.latents.spec import LatentSpec
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import Discrete
 
@@ -26,8 +27,12 @@ class Recipe(BaseModel):
             those left out.
         init: Weights to start from: a folder, the name of bundled ones, or None for random ones.
         network: Sizes; its `types` and `charges` are taken from the data.
-        denoising_warmup: Molecules over which the denoising weight b(n) rises from 0 to 1, with several latents.
-        alignment_end: Molecules at which the alignment weight a(n) has fallen to 0, with several latents; None: never.
+        latents: Latents; none trains without guidance.
+        without: Names of latents to leave out, for an ablation.
+        shuffle: The control: every molecule is taught the z of another one (`reed_molecule.latents.control`).
+        cache: The folder of caches that `featurize` writes.
+        denoising_warmup: Molecules over which the denoising weight b(n) rises from 0 to 1, with latents.
+        alignment_end: Molecules at which the alignment weight a(n) has fallen to 0, with latents; None: never.
         train: The trainer's configuration; samples are molecules.
     """
 
@@ -41,9 +46,30 @@ class Recipe(BaseModel):
     weights: dict[Literal["coords", "types", "charges", "bonds"], float] = Field(default_factory=dict)
     init: str | None = None
     network: NetworkConfig = NetworkConfig()
+    latents: tuple[LatentSpec, ...] = ()
+    without: tuple[str, ...] = ()
+    shuffle: bool = False
+    cache: str = "cache"
     denoising_warmup: float = Field(0.0, ge=0)
     alignment_end: float | None = Field(None, gt=0)
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _checked(self) -> "Recipe":
+        names = [spec.name for spec in self.latents]
+        if len(set(names)) != len(names):
+            raise ValueError(f"latents need different names, got {', '.join(names)}; give each a `name`")
+        absent = sorted(set(self.without) - set(names))
+        if absent:
+            raise ValueError(f"without: no latent {', '.join(absent)}; there are {', '.join(names) or 'none'}")
+        if self.shuffle and not self.active:
+            raise ValueError("shuffle is a control of latents, and there is none; set shuffle=false")
+        return self
+
+    @property
+    def active(self) -> tuple[LatentSpec, ...]:
+        """The latents that are trained with."""
+        return tuple(spec for spec in self.latents if spec.name not in self.without)
 
 
 def recipe_path(name: str) -> Path:

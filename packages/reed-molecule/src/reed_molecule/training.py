@@ -1,7 +1,7 @@
 """Runs a recipe: builds model, objective and data, trains, and saves weights.
 
-Without latents the objective is plain diffusion (`presets.none`), with one `presets.repa`, with several `presets.reed`,
-whose curriculum the recipe gives. Validation draws its noise from fixed streams, so that runs can be compared.
+Without latents the objective is plain diffusion (`presets.none`), with one `presets.repa`, with several or a curriculum
+`presets.reed`. Validation draws its noise from fixed streams, so that runs can be compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,7 @@ from torch import nn
 from reed_molecule.condition import Condition
 from reed_molecule.dataset import MoleculeSet, TrainingData
 from reed_molecule.known import Known
+from reed_molecule.latents import BatchLatents, build_latents, open_sources
 from reed_molecule.model import ModelConfig, MoleculeModel
 from reed_molecule.process import molecule_process
 from reed_molecule.recipe import Recipe
@@ -61,10 +62,10 @@ class Told:
 
 
 def build_objective(recipe: Recipe, process: Product, latents: Sequence[Latent] = ()) -> Objective:
-    """The objective of a recipe: `presets.none`, `repa` or `reed`, by the number of latents."""
+    """The objective of a recipe: `presets.none`, `repa` or `reed`, by the number of latents and the curriculum."""
     if not latents:
         return presets.none(process)
-    if len(latents) == 1:
+    if len(latents) == 1 and not recipe.denoising_warmup and recipe.alignment_end is None:
         return presets.repa(process, latents[0])
     return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
 
@@ -164,8 +165,9 @@ def run_recipe(
         recipe: The recipe.
         folder: The run: `config.json`, `log.jsonl`, `checkpoints/`, and at the end `weights/`, with the
             hashes of the molecules trained on.
-        latents: Latents that the network is asked about; their taps are paths such as "network.blocks.2".
-        make: `make(items, batch)` returns the values of the latents.
+        latents: Latents that the network is asked about; their taps are paths such as "network.blocks.2". None given
+            takes those of the recipe.
+        make: `make(items, batch)` returns the values of the latents given.
         device: Where to train.
         progress: Show a progress bar.
 
@@ -184,6 +186,10 @@ def run_recipe(
         TrainingData(molecules, recipe.train.seed, recipe.batch_pairs, config.scale, rotate=False)
         for molecules in (known, held_out)
     )
+    if recipe.active and not latents:
+        latents = build_latents(recipe.active, config.network, known.vocabulary)
+        shuffle = recipe.train.seed if recipe.shuffle else None
+        make = BatchLatents(open_sources(recipe.active, known, Path(recipe.cache), shuffle))
     model = train(recipe, config, data, valid, folder, latents=latents, make=make, device=device, progress=progress)
     if parallel.is_main():
         Known.of(known.identities).write(folder / "weights")

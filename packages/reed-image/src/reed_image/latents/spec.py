@@ -123,8 +123,9 @@ class TimmSpec(_Spec):
         from reed_image.encoders import timm_encoder
 
         found: Any = self.weights if self.weights in ("pretrained", "random") else data_path(self.weights)
-        form: dict[str, Any] = {"at": self.at, "level": self.level, "pool": self.pool, "seed": self.seed}
-        return timm_encoder(self.model, grid=grid, weights=found, **form, **self.settings)
+        own = {"at": self.at, "level": self.level, "pool": self.pool, "seed": self.seed}
+        form: dict[str, Any] = {**self.settings, **own}
+        return timm_encoder(self.model, grid=grid, weights=found, **form)
 
 
 class _FileSpec(_Spec):

@@ -10,7 +10,6 @@ must agree.
 """
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation
 from reed_core.representation import named
+from reed_core.state import State
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
@@ -63,9 +63,7 @@ class ArrayEncoder:
         rows = f"{self.dim},{self.level},{self.atoms}"
         return named({"code": "arrays-1", "path": self.path, "key": self.key, "rows": rows, "version": self.version})
 
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """Reads the molecules named in c.
 
         Raises:
@@ -109,9 +107,7 @@ class ArrayEncoder:
             self._check_atoms(path, label, molecule, len(values), numbers)
         return values.astype(np.float32)
 
-    def _check_atoms(
-        self, path: str, label: str, molecule: Molecule, rows: int, numbers: np.ndarray | None
-    ) -> None:
+    def _check_atoms(self, path: str, label: str, molecule: Molecule, rows: int, numbers: np.ndarray | None) -> None:
         own = molecule.numbers[self._places(molecule)]
         if rows != len(own):
             heavy, hydrogens = int((molecule.numbers > 1).sum()), int((molecule.numbers == 1).sum())

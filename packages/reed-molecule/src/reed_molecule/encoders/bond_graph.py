@@ -87,13 +87,14 @@ class BondGraphEncoder(nn.Module):
                 "latents of kind bond_graph need the package torch-geometric; install it, or choose another kind"
             ) from error
         self.config = config
+        convolution: Any = GINEConv  # its optional methods are declared abstract
         width, count = config.width, len(config.elements)
         self.element = nn.Embedding(count + 1, width)  # the last is a hidden atom
         self.charge = nn.Embedding(len(config.charges), width)
         self.bond = nn.Embedding(BONDS, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(config.layers))
         self.convolutions = nn.ModuleList(
-            GINEConv(nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)))
+            convolution(nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)))
             for _ in range(config.layers)
         )
         self.say = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, count))

@@ -71,9 +71,7 @@ def pairs_of(mask: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n n"]:
     return mask[:, :, None] & mask[:, None, :] & different
 
 
-def types_of(
-    numbers: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], elements: tuple[str, ...]
-) -> Int[Tensor, "b n"]:
+def types_of(numbers: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], elements: tuple[str, ...]) -> Int[Tensor, "b n"]:
     """Places of atomic numbers among some elements; 0 in the padding.
 
     Raises:

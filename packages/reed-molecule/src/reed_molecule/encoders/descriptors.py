@@ -6,7 +6,6 @@ morgan         counts of circular substructures, folded, log(1 + count) (doi 10.
 Both are functions of the bond graph, not of the coordinates. A molecule that RDKit cannot sanitise is unknown.
 """
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator
 from reed_core.errors import InputError
 from reed_core.latent import Representation
 from reed_core.representation import named
+from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.encoders.clean import Named
@@ -48,9 +48,7 @@ class RdkitEncoder:
         """What is computed, by which RDKit."""
         return named({"code": "rdkit-1", "what": self.what, "rdkit": version("rdkit")})
 
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """The figures of each molecule named in c."""
         assert isinstance(c, Named)
         z, known = np.zeros((len(c.molecules), self.dim)), np.zeros(len(c.molecules), dtype=bool)

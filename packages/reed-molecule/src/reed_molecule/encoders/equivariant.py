@@ -130,9 +130,7 @@ class EquivariantEncoder(nn.Module):
         self.radial = Radial(config.radial)
         self.messages = nn.ModuleList(Message(config.width, config.radial) for _ in range(config.layers))
         self.move = nn.Linear(config.width, 1, bias=False)
-        self.say = nn.Sequential(
-            nn.Linear(config.dim, config.width), nn.SiLU(), nn.Linear(config.width, count)
-        )
+        self.say = nn.Sequential(nn.Linear(config.dim, config.width), nn.SiLU(), nn.Linear(config.width, count))
 
     def states(
         self, coords: Float[Tensor, "b n 3"], types: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], layers: int
@@ -190,7 +188,7 @@ def _invariants(states: States) -> Float[Tensor, "b n d"]:
     return F.layer_norm(joined, joined.shape[-1:])
 
 
-def _o3():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _o3():  # type: ignore[no-untyped-def]
     """The module e3nn.o3."""
     try:
         from e3nn import o3

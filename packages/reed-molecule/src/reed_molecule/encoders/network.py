@@ -1,6 +1,5 @@
 """A network of ours (`equivariant`, `bond_graph`) as an encoder: frozen, at node or global level."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -8,6 +7,7 @@ from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation, pool_tokens
 from reed_core.representation import fingerprint_module, named
+from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.encoders.bond_graph import BondGraphEncoder
@@ -41,9 +41,7 @@ class NetworkEncoder:
         return named({"weights": fingerprint_module(self.module), "code": "network-1", "read": read})
 
     @torch.no_grad()
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """Encodes clean molecules; z lies on the CPU.
 
         Raises:

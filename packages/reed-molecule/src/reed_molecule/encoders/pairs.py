@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from reed_core.latent import Representation
 from reed_core.representation import named
+from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.encoders.clean import pairs_of
@@ -41,9 +42,7 @@ class PairClasses:
         self.fingerprint = named({"code": "pairs-1", "what": what})
 
     @torch.no_grad()
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """The class of each pair of existing atoms."""
         exists = torch.ones(x_0["bonds"].shape[:2], dtype=torch.bool) if mask is None else mask
         pairs = pairs_of(exists)

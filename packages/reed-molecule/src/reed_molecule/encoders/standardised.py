@@ -5,7 +5,6 @@ SAMPLE molecules, evenly spread over the set: the same for every worker that com
 deviations, so a rare feature does not drown the others; a feature that never varies becomes 0.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation
 from reed_core.representation import Encoder, named
+from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.encoders.clean import CleanMolecules
@@ -51,10 +51,8 @@ class Standardised:
         found = self.encoder(batch.x_0, batch.c, batch.mask)
         return (found.z if found.mask is None else found.z[found.mask]).reshape(-1, self.dim).double()
 
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """Standardised values; 0 where unknown."""
-        found = self.encoder(x_0, c, mask)  # type: ignore[arg-type]
+        found = self.encoder(x_0, c, mask)
         z = ((found.z - self.mean.to(found.z)) * self.factor.to(found.z)).clamp(-LIMIT, LIMIT)
         return Representation(z if found.mask is None else torch.where(found.mask[..., None], z, 0.0), found.mask)

@@ -13,7 +13,6 @@ the moments
 Nothing changes under rotation, reflection, translation and the order of the neighbours.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,6 +20,7 @@ from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation, pool_tokens
 from reed_core.representation import named
+from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.encoders.clean import pairs_of, types_of
@@ -75,9 +75,7 @@ class SymmetryFunctions:
         return named({"code": "symmetry-1", "elements": ",".join(self.elements), "sizes": sizes})
 
     @torch.no_grad()
-    def __call__(
-        self, x_0: Mapping[str, Tensor], c: Any = None, mask: Bool[Tensor, "b n"] | None = None
-    ) -> Representation:
+    def __call__(self, x_0: State, c: Any = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
         """Features of each atom, in the precision of the coordinates.
 
         Raises:
