@@ -11,6 +11,10 @@ ROOT = Path(__file__).parents[1]
 # A shell starts its background jobs with Ctrl-C ignored, and children inherit that: programs under test would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Workers of `pytest -n` share the cores: each of them, and what it starts, computes with one thread.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def reed_data() -> Path:

@@ -38,8 +38,8 @@ def score(
 ) -> None:
     """Scores sequences on the backbone in FILE: how probable does the model find them?
 
-    Negative log-likelihoods in nats per residue: lower is more probable. any_order (the usual `score` of a design's header),
-    elbo and one_shot over the designed residues given the others; the same with _all over all residues.
+    Negative log-likelihoods in nats per residue: lower is more probable. any_order (the usual `score` of a design's
+    header), elbo and one_shot over the designed residues given the others; the same with _all over all residues.
     """
     from reed_core.device import use_device
 
