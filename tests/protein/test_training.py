@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -159,6 +160,13 @@ def test_classes_cover_the_twenty_once() -> None:
     assert residue_classes()[-1] == -1
     rows = blosum_rows()
     torch.testing.assert_close((rows[:20] @ rows[:20].T).diagonal() > 0, torch.ones(20, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("scope", ["loss", "learning_rate"])
+def test_a_recipe_says_what_its_curriculum_scales(chains: Path, scope: Literal["loss", "learning_rate"]) -> None:
+    recipe = read(chains).model_copy(update={"curriculum_scope": scope, "denoising_warmup": 100.0})
+    curriculum = build_objective(recipe).curriculum
+    assert (curriculum.rate(25.0, "denoising") == 1.0) == (scope == "loss")
 
 
 def test_a_latent_of_a_padded_batch_is_that_of_each_chain(chains: Path) -> None:

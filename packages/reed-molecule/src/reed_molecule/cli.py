@@ -3,9 +3,17 @@
 from typing import Annotated
 
 import typer
-from reed_core import console
+from reed_core import cli_plot_run, console
 
-from reed_molecule import cli_complete, cli_evaluate, cli_prepare, cli_sample, cli_train
+from reed_molecule import (
+    cli_complete,
+    cli_evaluate,
+    cli_featurize,
+    cli_prepare,
+    cli_pretrain,
+    cli_sample,
+    cli_train,
+)
 
 app = typer.Typer(
     name="reed-molecule",
@@ -21,10 +29,13 @@ def _options(version: Annotated[bool | None, console.version_option("reed-molecu
 
 
 cli_prepare.register(app)
+cli_pretrain.register(app)
+cli_featurize.register(app)
 cli_train.register(app)
 cli_sample.register(app)
 cli_complete.register(app)
 cli_evaluate.register(app)
+cli_plot_run.register(app)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from reed_core.train.estimate import Estimate, Measure, estimate_training
 
 from reed_molecule.dataset import MoleculeSet, TrainingData
+from reed_molecule.latents import BatchLatents, build_latents, open_sources
 from reed_molecule.process import molecule_process
 from reed_molecule.recipe import Recipe
 from reed_molecule.start import Start
@@ -13,7 +14,7 @@ from reed_molecule.training import Told, build_objective
 
 
 def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -> Estimate:
-    """Disk, memory, hours and batch of the run of a recipe without latents.
+    """Disk, memory, hours and batch of the run of a recipe; its latents are read as the run would read them.
 
     Args:
         recipe: The recipe.
@@ -22,21 +23,22 @@ def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -
         device: Where it would train.
 
     Raises:
-        InputError: If the data cannot be read.
+        InputError: If the data or a cache cannot be read.
     """
     model = begin.model
     known = MoleculeSet.read(recipe.data, "train")
     data = TrainingData(known, recipe.train.seed, recipe.batch_pairs, model.config.scale, rotate=False)
     weights = {str(name): weight for name, weight in recipe.weights.items()}
     process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+    told = BatchLatents(open_sources(recipe.active, known, Path(recipe.cache), None)) if recipe.active else None
 
     def pairs(items: Sequence[int]) -> float:
         return float(len(items) * int(known.sizes[list(items)].max()) ** 2)
 
     return estimate_training(
         model,
-        build_objective(recipe, process),
-        Told(data),
+        build_objective(recipe, process, build_latents(recipe.active, model.config.network, known.vocabulary)),
+        Told(data, told),
         recipe.train,
         unit="molecules",
         measure=Measure("pairs of atoms", pairs),

@@ -33,6 +33,7 @@ class Recipe(BaseModel):
         cache: The folder of caches that `featurize` writes.
         denoising_warmup: Molecules over which the denoising weight b(n) rises from 0 to 1, with latents.
         alignment_end: Molecules at which the alignment weight a(n) has fallen to 0, with latents; None: never.
+        curriculum_scope: What these scale: "loss", or "learning_rate" too (`reed_core.curriculum.Curriculum`).
         train: The trainer's configuration; samples are molecules.
     """
 
@@ -52,6 +53,7 @@ class Recipe(BaseModel):
     cache: str = "cache"
     denoising_warmup: float = Field(0.0, ge=0)
     alignment_end: float | None = Field(None, gt=0)
+    curriculum_scope: Literal["loss", "learning_rate"] = "loss"
     train: TrainConfig
 
     @model_validator(mode="after")

@@ -67,7 +67,7 @@ def build_objective(recipe: Recipe, process: Product, latents: Sequence[Latent] 
         return presets.none(process)
     if len(latents) == 1 and not recipe.denoising_warmup and recipe.alignment_end is None:
         return presets.repa(process, latents[0])
-    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
+    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end, scope=recipe.curriculum_scope)
 
 
 @torch.no_grad()

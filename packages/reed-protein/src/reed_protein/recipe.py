@@ -36,6 +36,7 @@ class Recipe(BaseModel):
         cache: The folder of caches that `featurize` writes.
         denoising_warmup: Chains over which the denoising weight b(n) rises from 0 to 1.
         alignment_end: Chains at which the alignment weight a(n) has fallen to 0; None keeps it at 1.
+        curriculum_scope: What these scale: "loss", or "learning_rate" too (`reed_core.curriculum.Curriculum`).
         train: The trainer's configuration; samples are chains.
     """
 
@@ -54,6 +55,7 @@ class Recipe(BaseModel):
     cache: str = "cache"
     denoising_warmup: float = Field(0.0, ge=0)
     alignment_end: float | None = Field(None, gt=0)
+    curriculum_scope: Literal["loss", "learning_rate"] = "loss"
     train: TrainConfig
 
     @model_validator(mode="after")

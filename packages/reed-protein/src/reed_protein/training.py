@@ -27,7 +27,7 @@ def build_objective(recipe: Recipe) -> Objective:
     if not recipe.active:
         return presets.none(process)
     latents = build_latents(recipe.active, recipe.network)
-    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end)
+    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end, scope=recipe.curriculum_scope)
 
 
 @dataclass(frozen=True)
