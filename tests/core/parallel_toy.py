@@ -22,7 +22,7 @@ from reed_core.noise import NoiseSource
 from reed_core.objective import Objective
 from reed_core.process import Interpolant
 from reed_core.reveal import PointMass
-from reed_core.train import Batch, TrainConfig, Trainer
+from reed_core.train import Batch, TrainConfig, Trainer, parallel
 from torch import Tensor, nn
 
 SIZES = (4, 3, 1, 5, 2, 6)  # one batch has fewer samples than there are processes
@@ -176,4 +176,4 @@ if __name__ == "__main__":
     )
     for name, value in slow.items():
         torch.testing.assert_close(fast[name], value, atol=1e-10, rtol=0.0)
-    dist.destroy_process_group()
+    parallel.stop()

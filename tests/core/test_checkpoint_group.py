@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from reed_core.errors import InputError
+from reed_core.train import parallel
 from reed_core.train.checkpoint import load_latest, save_checkpoint
 from reed_core.train.manifest import NAME, read_manifest
 from torch import Tensor
@@ -105,7 +106,7 @@ def process(folder: Path, rank: int, world: int) -> None:
             load_latest(folder / "by two", state(sharded) | more)
     dist.barrier()
     assert sorted(path.name for path in (folder / "by two").iterdir()) == ["000000000010", "000000000020"]
-    dist.destroy_process_group()
+    parallel.stop()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without process groups")

@@ -12,10 +12,12 @@ from reed_core.errors import InputError
 from reed_core.process import Interpolant
 from reed_core.sample import ClassifierFree, integrate
 from reed_image.autoencoder import Autoencoder, AutoencoderSpec, TinyCodec
+from reed_image.autoencoder.codec import PixelCodec
 from reed_image.autoencoder.taef2 import taef2_network
 from reed_image.export import SiTModel, SiTPipeline, export
-from reed_image.model import ImageModel, ModelConfig
+from reed_image.model import ImageModel, JointSpec, ModelConfig
 from reed_image.network import Condition, SiTConfig
+from reed_image.sample import Decoder
 from safetensors import safe_open
 
 SCALE, SHIFT = (0.5, 1.0, 2.0, 4.0), (0.0, 0.1, 0.2, 0.3)
@@ -160,6 +162,36 @@ def test_pixels_need_no_autoencoder(tmp_path: Path) -> None:
     assert image.size == (8, 8)
 
 
+def test_pixels_of_another_scale_come_back_as_pixels(tmp_path: Path) -> None:
+    """`prepare --autoencoder pixels --fit N` gives each channel mean 0 and deviation 1."""
+    own = {"name": "pixels", "kind": "PixelCodec", "channels": 3, "factor": 1}
+    spec = SPEC.model_copy(update={**own, "shift": (0.2, -0.1, 0.0), "scale": (2.0, 4.0, 8.0)})
+    model = made(network={"channels": 3}, autoencoder=spec)
+    export(model, tmp_path / "model")
+    pipeline = SiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {"class_labels": [0, 1], "num_inference_steps": 2, "latents": torch.randn(2, 3, 8, 8)}
+    x = pipeline(output_type="latent", **asked).images
+    found = pipeline(output_type="pt", **asked).images
+    torch.testing.assert_close(found, Decoder(Autoencoder("pixels", PixelCodec(), spec.shift, spec.scale))(x))
+    assert (found - Decoder()(x)).abs().max() > 0.05
+
+
+@torch.no_grad()
+def test_shifted_times_are_shifted(tmp_path: Path) -> None:
+    model, steps = made(time_shift=2.0), 4
+    export(model, tmp_path / "model")
+    pipeline = SiTPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    noise, label = torch.randn(2, 4, 8, 8), torch.tensor([0, 1])
+    asked = {"class_labels": [0, 1], "latents": noise, "output_type": "latent"}
+    theirs = pipeline(num_inference_steps=steps, **asked).images
+    times = [2 * t / (1 + t) for t in (1.0, 0.75, 0.5, 0.25)]
+    process = Interpolant(t_min=times[-1], t_max=times[0])
+    ours = integrate(process, model, noise, steps - 1, Condition(label), "euler", grid=lambda *_: times)
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
 def test_a_missing_autoencoder_may_be_given_later(tmp_path: Path) -> None:
     export(made(), tmp_path / "model")
     pipeline = SiTPipeline.from_pretrained(tmp_path / "model")
@@ -197,3 +229,5 @@ def test_what_cannot_be_is_refused(pipeline: SiTPipeline, tmp_path: Path) -> Non
     for wrong in ({"path": "trig"}, {"prediction": "eps"}):
         with pytest.raises(InputError, match="flow-matching"):
             export(made(**wrong), tmp_path / "model")
+    with pytest.raises(InputError, match="beside the picture"):
+        export(made(network={"joint": 4}, joint=JointSpec(name="z", dim=8)), tmp_path / "model")

@@ -1,13 +1,10 @@
-"""Samples: sizes, streams, form, equivariance of the chain, and what is asked of the caller."""
+"""Samples: sizes, streams, form, and what is asked of the caller."""
 
 from collections import Counter
 
 import pytest
 import torch
 from reed_core.errors import InputError
-from reed_core.noise import NoiseSource
-from reed_core.sample import ancestral
-from reed_molecule.condition import Condition
 from reed_molecule.model import ModelConfig, MoleculeModel, new_config
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import BONDS
@@ -86,29 +83,6 @@ def test_batches_are_bounded() -> None:
         assert b <= MOST_SAMPLES
         assert b == 1 or b * n * n <= MOST_PAIRS
         assert n * n <= MOST_PADDED * int(batch.mask["types"].sum(1).min()) ** 2
-
-
-def test_the_chain_turns_with_its_noise() -> None:
-    """Ancestral sampling with turned noise gives turned molecules, with the same types and bonds."""
-    net = model()
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    told, process = Condition(mask), net.process
-    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
-
-    class Turned(NoiseSource):
-        def normal(self, shape: tuple[int, ...]) -> torch.Tensor:
-            return super().normal(shape).double() @ turn
-
-    whole = torch.zeros(2, 4, dtype=torch.long)
-    like = {"coords": torch.zeros(2, 4, 3, dtype=torch.float64), "types": whole, "charges": whole}
-    like["bonds"] = torch.zeros(2, 4, 4, dtype=torch.long)
-    ends = []
-    for source in (NoiseSource, Turned):
-        x = process.prior(like, source(0, range(2)), told.masks())
-        ends.append(ancestral(process, net, x, 6, source(1, range(2)), told, told.masks()))
-    torch.testing.assert_close(ends[1]["coords"], ends[0]["coords"] @ turn, rtol=1e-8, atol=1e-8)
-    for name in ("types", "charges", "bonds"):
-        assert torch.equal(ends[1][name], ends[0][name])
 
 
 @pytest.mark.parametrize("wrong", [{}, {"count": 2, "sizes": [3]}, {"count": -1}, {"sizes": [0]}])

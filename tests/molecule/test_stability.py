@@ -129,21 +129,3 @@ def test_published_share_of_stable_qm9_molecules(reed_data):
     found = stability(molecules, Convention.DISTANCES)
     assert 0.985 < found.atom_fraction < 0.998
     assert 0.93 < found.molecule_fraction < 0.97  # published 95.2 %; the standard error here is 0.7 %
-
-
-def test_ceilings_of_the_bond_conventions_on_drugs(reed_data):
-    data = np.load(reed_data / "molecule" / "drugs_mmff.npz")
-    z, charge, pos, bonds = (data[key] for key in ("z", "charge", "pos", "bonds"))
-    atoms, edges, scale = data["offsets"], data["bond_offsets"], float(data["scale"])
-    classes = np.array([0, 0, 1, 4, 2, 0, 3])
-    molecules = []
-    for k in range(0, len(atoms) - 1, 20):
-        a, e = slice(atoms[k], atoms[k + 1]), bonds[edges[k] : edges[k + 1]].astype(np.int64)
-        rows = np.column_stack([e[:, :2], classes[e[:, 2]]])
-        positions = (pos[a] * scale).astype(np.float32)
-        molecules.append(Molecule(z[a].astype(np.int64), positions, charge[a].astype(np.int64), rows))
-    share = {convention: stability(molecules, convention).molecule_fraction for convention in Convention}
-    assert share[Convention.BONDS] > 0.98
-    assert share[Convention.LEGACY_TRUNCATED] > 0.98
-    assert 0.4 < share[Convention.LEGACY_HALF_FIXED] < 0.65
-    assert share[Convention.DISTANCES] < 0.1

@@ -5,7 +5,16 @@ from typing import Annotated
 import typer
 from reed_core import cli_plot_run, console
 
-from reed_image import cli_featurize, cli_prepare, cli_sample, cli_train, cli_vae, cli_weights
+from reed_image import (
+    cli_caption,
+    cli_evaluate,
+    cli_featurize,
+    cli_prepare,
+    cli_sample,
+    cli_train,
+    cli_vae,
+    cli_weights,
+)
 
 app = typer.Typer(
     name="reed-image",
@@ -21,10 +30,12 @@ def _options(version: Annotated[bool | None, console.version_option("reed-image"
 
 
 cli_prepare.register(app)
+cli_caption.register(app)
 cli_vae.register(app)
 cli_featurize.register(app)
 cli_train.register(app)
 cli_sample.register(app)
+cli_evaluate.register(app)
 cli_weights.register(app)
 cli_plot_run.register(app)
 

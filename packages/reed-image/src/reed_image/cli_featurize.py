@@ -1,13 +1,12 @@
 """The command `featurize`. Heavy imports stay inside the command, so that `--help` is quick."""
 
-import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Set, Shard, Threads, part_of
 from reed_core.errors import InputError
-
-from reed_image.cli_options import Device, Quiet, Set, Threads
 
 if TYPE_CHECKING:
     from reed_image.recipe import Recipe
@@ -28,7 +27,7 @@ def featurize(
         list[str] | None, typer.Option("--option", help="A setting of --encoder: --option model=resnet18.")
     ] = None,
     set_: Set = None,
-    shard: Annotated[str, typer.Option(help="i/N: write the i-th of N parts, i from 1; start N of them.")] = "1/1",
+    shard: Shard = "1/1",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print disk, memory and expected time; write nothing.")
     ] = False,
@@ -36,23 +35,20 @@ def featurize(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Writes the caches of z that a recipe trains with.
+    """Writes the caches that a recipe trains with: of its latents, and of its text.
 
     What is there already is kept, so it can be stopped and resumed; of several workers (--shard) the last to finish
     completes the cache. A latent's `format` says how it is stored.
     """
-    part = _part(shard)
-    from pathlib import Path
-
+    part = part_of(shard)
     from reed_core.device import use_device
     from reed_core.train.config import read_config
     from reed_core.train.estimate import size
     from rich.console import Console
     from rich.progress import Progress
 
-    from reed_image.data import open_prepared
+    from reed_image.beside import plans_of
     from reed_image.latents import featurize as write
-    from reed_image.latents import plan_of
     from reed_image.latents.store import report
     from reed_image.recipe import Recipe, recipe_path
 
@@ -65,22 +61,15 @@ def featurize(
     else:
         settings = _alone(str(data), str(encoder), option or [], set_ or [])
     place = use_device(device, threads)
-    prepared = open_prepared(settings.data)
-    grid = settings.network.of(prepared).grid
-    plans = [plan_of(spec, prepared, Path(settings.cache), grid) for spec in settings.active]
+    plans = plans_of(settings)
     if not plans:
-        console.report("this recipe has no latents")
-    for plan in plans:
+        console.report("this recipe has neither latents nor text")
+    for plan, prepared in plans:
         if dry_run:
             typer.echo(report(plan, prepared, part, place))
             continue
         with Progress(console=Console(stderr=True), transient=True, disable=quiet) as bar:
-            task = bar.add_task(plan.spec.name)
-
-            def moved(done: int, of: int, bar: Progress = bar, task: int = task) -> None:
-                bar.update(task, completed=done, total=of)  # type: ignore[arg-type]  # a number under another name
-
-            cache = write(plan, prepared, place, part, moved)
+            cache = write(plan, prepared, place, part, partial(bar.update, bar.add_task(plan.spec.name)))
         if cache is None:
             console.report(f"{plan.spec.name}: part {shard} of {plan.folder} is written; other parts are not there yet")
         else:
@@ -91,34 +80,13 @@ def featurize(
             )
 
 
-def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard {text}: expected i/N with i from 1 to N, as 2/8")
-    return int(found[1]) - 1, int(found[2])
-
-
 def _alone(data: str, kind: str, options: list[str], overrides: list[str]) -> "Recipe":
     """A recipe that holds one latent; its tap and weight are never used."""
-    import json
-    import tempfile
-    from pathlib import Path
-
-    from reed_core.train.config import read_config
+    from reed_core.train.config import assign, make_config
 
     from reed_image.recipe import Recipe
 
     latent: dict[str, object] = {"kind": kind, "tap": "blocks.0"}
-    for entry in options:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise InputError(f"--option {entry}: expected NAME=VALUE")
-        try:
-            latent[name] = json.loads(value)
-        except json.JSONDecodeError:
-            latent[name] = value
+    assign(latent, options, "--option")
     values = {"data": data, "latents": [latent], "train": {"samples": 1}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "featurize.json"
-        path.write_text(json.dumps(values), encoding="utf-8")
-        return read_config(Recipe, path, overrides)
+    return make_config(Recipe, values, overrides, f"--encoder {kind}")

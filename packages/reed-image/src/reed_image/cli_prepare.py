@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Threads
 from reed_core.errors import InputError
-
-from reed_image.cli_options import Device, Quiet, Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +27,8 @@ def prepare(
     autoencoder: Annotated[
         str | None,
         typer.Option(
-            help="pixels, a folder of diffusers or of TAEF2, or OWNER/NAME. Left out, a REPA folder's own latents."
+            help="pixels, a folder of diffusers, TAEF2 or train-vae, or OWNER/NAME. Left out, a REPA folder's own "
+            "latents."
         ),
     ] = None,
     crop: Annotated[

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Threads
 from reed_core.errors import InputError
-
-from reed_image.cli_options import Device, Quiet, Threads
 
 DRAWING, GUIDANCE = "Drawing", "Guidance"
 
@@ -37,6 +36,19 @@ def sample(
             rich_help_panel=DRAWING,
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to show, for a model that reads text; several are taken in turn.", rich_help_panel=DRAWING
+        ),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE.npy: rows of a latent that the model is told, taken in turn; else it draws it itself.",
+            rich_help_panel=DRAWING,
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps of each; Heun evaluates twice.", rich_help_panel=DRAWING)] = 50,
     sampler: Annotated[
         Literal["euler", "heun", "sde"], typer.Option(help="euler, heun or sde.", rich_help_panel=DRAWING)
@@ -48,6 +60,14 @@ def sample(
             rich_help_panel=DRAWING,
         ),
     ] = 0,
+    blend: Annotated[
+        bool,
+        typer.Option(
+            "--blend",
+            help="With --interpolate: from one --class or --text to the next, and not from noise to noise.",
+            rich_help_panel=DRAWING,
+        ),
+    ] = False,
     cfg: Annotated[float, typer.Option(help="Scale of guidance; 1 is none.", rich_help_panel=GUIDANCE)] = 1.0,
     cfg_interval: Annotated[
         str, typer.Option(help="LOW,HIGH: diffusion times within which it acts.", rich_help_panel=GUIDANCE)
@@ -69,7 +89,7 @@ def sample(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Draws pictures: a grid, or a folder with one file each and their classes in pictures.csv."""
+    """Draws pictures: a grid, or a folder with one file each and their classes (or texts) in pictures.csv."""
     interval = _interval(cfg_interval)
     if autoguidance is not None and cfg == 1:
         raise InputError("--autoguidance does nothing at --cfg 1; give a scale, as --cfg 2")
@@ -82,6 +102,7 @@ def sample(
 
     from reed_image.grid import check_out, write_folder, write_grid
     from reed_image.model import load
+    from reed_image.prompts import read_prompts
     from reed_image.sample import Request, class_label, class_numbers, decoder_of, draw
 
     grid = check_out(out)
@@ -98,6 +119,9 @@ def sample(
         scale=cfg,
         interval=interval,
         between=interpolate,
+        blend=blend,
+        prompts=read_prompts(config, text) if text else None,
+        given=_given(given or []),
     )
     worse = None if autoguidance is None else load(autoguidance, place)
     decode = decoder_of(config, autoencoder, place)
@@ -106,7 +130,8 @@ def sample(
 
         def batches() -> Any:
             for drawn in draw(model, request, worse, batch):
-                yield decode(drawn.x), drawn.numbers, [class_label(config, label) for label in drawn.labels]
+                said = drawn.texts or [class_label(config, label) for label in drawn.labels]
+                yield decode(drawn.x), drawn.numbers, said
                 bar.advance(task, len(drawn.numbers))
 
         if grid:
@@ -124,3 +149,22 @@ def _interval(text: str) -> tuple[float, float]:
     except ValueError:
         pass
     raise InputError(f"--cfg-interval {text}: expected LOW,HIGH between 0 (data) and 1 (noise), as 0.1,0.9")
+
+
+def _given(entries: list[str]) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    found = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        try:
+            rows = np.load(path, allow_pickle=False) if equals else None
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"--given {entry}: {path} cannot be read ({type(error).__name__}); give a .npy file"
+            ) from error
+        if rows is None or rows.ndim != 2 or not len(rows) or not np.issubdtype(rows.dtype, np.floating):
+            raise InputError(f"--given {entry}: expected NAME=FILE.npy with real rows [k, width]")
+        found[name] = torch.from_numpy(rows).float()
+    return found

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 from reed_core import console
-
-from reed_image.cli_options import Device, Quiet, Set, Threads
+from reed_core.cli_options import Device, Quiet, Set, Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -45,15 +44,18 @@ def train(
         settings = settings.model_copy(update={"init": init})
     folder = out or Path("runs") / path.stem
     place = use_device(device, threads)
+    from reed_image.beside import open_caches
     from reed_image.data import open_prepared
     from reed_image.training import run_recipe, start, training_estimate
 
     if settings.init is not None:
-        begun = start(settings, open_prepared(settings.data))
+        prepared = open_prepared(settings.data)
+        begun = start(settings, prepared, open_caches(settings, prepared, blanks=dry_run))
         for line in begun.initial.lines(settings.init, begun.differ, begun.unknown):
             console.report(line)
-        if settings.active:
-            console.report(f"projectors, always new: {', '.join(spec.name for spec in settings.active)}")
+        asked = [spec.name for spec in settings.scored if spec.injection == "implicit"]
+        if asked:
+            console.report(f"projectors, always new: {', '.join(asked)}")
     if dry_run:
         typer.echo(training_estimate(settings, folder, place).table())
         return

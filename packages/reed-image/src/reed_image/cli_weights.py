@@ -23,15 +23,11 @@ def export(
     ] = None,
 ) -> None:
     """Writes a folder that diffusers loads: SiTPipeline.from_pretrained(FOLDER), in reed_image.export."""
-    from reed_image.autoencoder.load import PIXELS
     from reed_image.export import export as write
     from reed_image.model import load
     from reed_image.sample import decoder_of
 
     model = load(weights)
-    spec = model.config.autoencoder
-    if spec is not None and spec.name == PIXELS:
-        raise InputError(f"{weights} draws pixels of another scale (prepare --fit), which diffusers cannot undo")
     beside = None if autoencoder is None else decoder_of(model.config, autoencoder).autoencoder
     write(model, out, beside)
     console.report(f"SiTPipeline.from_pretrained('{out}') in reed_image.export loads it")

@@ -8,7 +8,8 @@ trust_remote_code=True)`: the code in the folder is one line that imports it fro
 
 diffusers' sigma is our t: x = (1 - sigma) x_0 + sigma eps, and v = eps - x_0 has the same sign. Its time steps are
 1000 sigma. Its own grid of times ends at 0.001, so `SiTPipeline` gives the scheduler sigmas: 1 - i / N unless told
-otherwise, the uniform grid of SiT and REPA. Guidance is that of `reed_core.sample`.
+otherwise, the uniform grid of SiT and REPA, shifted where the model's times are. Guidance is that of
+`reed_core.sample`.
 """
 
 from collections.abc import Sequence
@@ -120,7 +121,8 @@ class SiTPipeline(DiffusionPipeline):
             prompt_mask: True for tokens that exist.
             num_images: How many images; None for as many as there are labels, texts or latents, or one.
             num_inference_steps: Euler's steps.
-            sigmas: Decreasing times to start steps from; None for 1 - i / num_inference_steps.
+            sigmas: Decreasing times to start steps from, before the model's time shift if it has one; None for
+                1 - i / num_inference_steps.
             guidance_scale: 1 is no guidance.
             guidance_interval: Times between which guidance acts, inclusive.
             generator: Source of the noise.
@@ -175,10 +177,12 @@ class SiTPipeline(DiffusionPipeline):
     def _images(self, x: Tensor, output_type: str) -> Any:
         if output_type == "latent":
             return x
-        spec = _needed(self.transformer.model)
+        spec = self.transformer.model.config.autoencoder
         if spec is not None:
             scale, shift = (torch.tensor(values, device=x.device)[:, None, None] for values in (spec.scale, spec.shift))
-            x = self.vae.decode((x / scale + shift).to(self.vae.dtype)).sample
+            x = x / scale + shift
+        if _needed(self.transformer.model) is not None:
+            x = self.vae.decode(x.to(self.vae.dtype)).sample
         return VaeImageProcessor().postprocess(x.float(), output_type)
 
 
@@ -198,9 +202,14 @@ def export(model: ImageModel, folder: Path, autoencoder: Autoencoder | None = No
             f"the model predicts {model.config.prediction} on the {model.config.path} path; "
             "diffusers' flow-matching scheduler takes v on the linear path alone"
         )
+    if model.config.told or model.config.joint is not None:
+        raise InputError(
+            "the model draws a latent before or beside the picture, for which diffusers has no pipeline; export one "
+            "whose latents are implicit"
+        )
     transformer = SiTModel(model.config.model_dump(mode="json"))
     transformer.model.load_state_dict(model.state_dict())
-    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIME_STEPS, shift=1.0)
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIME_STEPS, shift=model.config.time_shift)
     pipeline = SiTPipeline(transformer.eval(), scheduler, _vae(autoencoder, model))
     with directory_written_aside(folder) as aside:
         pipeline.save_pretrained(aside, safe_serialization=True)
@@ -211,7 +220,7 @@ def export(model: ImageModel, folder: Path, autoencoder: Autoencoder | None = No
 
 
 def _needed(model: ImageModel) -> AutoencoderSpec | None:
-    """The autoencoder without which there are no images; None where data are pixels."""
+    """The autoencoder without which there are no images; None where data are pixels, of whatever scale."""
     spec = model.config.autoencoder
     return None if spec is None or spec.name == PIXELS else spec
 

@@ -1,15 +1,17 @@
 """A training recipe: data, network, latents and trainer in one typed configuration, read by `reed-image train`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reed_core.curriculum import Curriculum, Schedule
-from reed_core.errors import InputError
 from reed_core.train.config import TrainConfig
+from reed_core.train.recipe import check_controls, remaining
+from reed_core.train.recipe import recipe_path as find_recipe
 
 from reed_image.data import Prepared
 from reed_image.latents import LatentSpec
+from reed_image.latents.text import TextCondition
 from reed_image.network import SIZES, SiTConfig
 from reed_image.network.config import preset
 
@@ -28,7 +30,7 @@ class NetworkSpec(BaseModel):
         mlp_ratio: Width of a hidden layer of a block's MLP, in widths.
         qk_norm: As in `SiTConfig`.
         rope: As in `SiTConfig`.
-        classes: Whether the network is told the class, where pictures have one.
+        classes: Whether the network is told the class, where pictures have one; by default, unless it is told a text.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,10 +43,14 @@ class NetworkSpec(BaseModel):
     mlp_ratio: float = Field(4.0, gt=0)
     qk_norm: bool = False
     rope: bool = False
-    classes: bool = True
+    classes: bool | None = None
 
-    def of(self, prepared: Prepared) -> SiTConfig:
+    def of(self, prepared: Prepared, text_dim: int = 0) -> SiTConfig:
         """The network for some pictures.
+
+        Args:
+            prepared: The pictures.
+            text_dim: Width of the tokens of the text it is told; 0 without.
 
         Raises:
             InputError: If the sizes do not fit together, or the patch does not divide the side of the latents.
@@ -59,7 +65,8 @@ class NetworkSpec(BaseModel):
             **sizes,
             size=manifest.autoencoder.side(manifest.recipe.size),
             channels=manifest.autoencoder.channels,
-            classes=known if self.classes else 0,
+            classes=known if (not text_dim if self.classes is None else self.classes) else 0,
+            text_dim=text_dim,
             mlp_ratio=self.mlp_ratio,
             qk_norm=self.qk_norm,
             rope=self.rope,
@@ -100,6 +107,7 @@ class SamplingSpec(BaseModel):
 
     Attributes:
         num: Pictures; 0 draws none, and then no autoencoder is needed.
+        texts: What they are to show, in a run with [text]; none at all: captions of the data.
         steps: Steps of each.
         sampler: "euler", "heun" or "sde".
         cfg: Scale of classifier-free guidance; 1 is none.
@@ -109,6 +117,7 @@ class SamplingSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     num: int = Field(40, ge=0)
+    texts: tuple[str, ...] = ()
     steps: int = Field(25, ge=1)
     sampler: Literal["euler", "heun", "sde"] = "heun"
     cfg: float = Field(1.0, ge=0)
@@ -122,10 +131,12 @@ class Recipe(BaseModel):
         data: A folder that `reed-image prepare` wrote.
         valid: Another one, never trained on, whose denoising loss is measured; None measures nothing.
         batch_size: Pictures of a step, over all processes.
-        drop: Probability that a picture's class is withheld, as guidance needs.
+        drop: Probability that a picture's class and text are withheld, as guidance needs.
         path: Path between data and noise.
         prediction: What the network predicts.
+        time_shift: 1, a factor, or "auto": by the dimension of x, as tokens of an encoder need (`reed_image.shift`).
         network: Sizes.
+        text: What the network is told in words, or None.
         autoencoder: What decodes the samples: a name as `prepare` takes it; None: what made the latents.
         init: Weights to start from: a folder, or None for random ones.
         latents: Latents; none trains without guidance.
@@ -145,7 +156,9 @@ class Recipe(BaseModel):
     drop: float = Field(0.1, ge=0, lt=1)
     path: Literal["linear", "trig"] = "linear"
     prediction: Literal["v", "eps", "x0"] = "v"
+    time_shift: Annotated[float, Field(gt=0)] | Literal["auto"] = 1.0
     network: NetworkSpec = NetworkSpec()
+    text: TextCondition | None = None
     autoencoder: str | None = None
     init: str | None = None
     latents: tuple[LatentSpec, ...] = ()
@@ -158,20 +171,34 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _checked(self) -> "Recipe":
-        names = [spec.name for spec in self.latents]
-        if len(set(names)) != len(names):
-            raise ValueError(f"latents need different names, got {', '.join(names)}; give each a `name`")
-        absent = sorted(set(self.without) - set(names))
-        if absent and self.latents:
-            raise ValueError(f"without: no latent {', '.join(absent)}; there are {', '.join(names)}")
-        if self.shuffle and not self.active:
-            raise ValueError("shuffle is a control of latents, and there is none; set shuffle=false")
+        check_controls(self.latents, self.without if self.latents else (), self.shuffle)
+        if len([spec for spec in self.active if spec.injection == "joint"]) > 1:
+            raise ValueError("two latents are joint; one field at most diffuses beside the picture")
+        if self.joint is not None and (self.told or self.time_shift != 1):
+            raise ValueError("a joint latent goes with neither explicit ones nor a time_shift")
+        if self.sampling.texts and self.text is None:
+            raise ValueError("sampling.texts belongs to a recipe with [text]")
         return self
 
     @property
     def active(self) -> tuple[LatentSpec, ...]:
         """The latents that are trained with."""
-        return tuple(spec for spec in self.latents if spec.name not in self.without)
+        return remaining(self.latents, self.without)
+
+    @property
+    def scored(self) -> tuple[LatentSpec, ...]:
+        """Those that the objective has a head or a generator for: all but the joint one."""
+        return tuple(spec for spec in self.active if spec.injection != "joint")
+
+    @property
+    def told(self) -> tuple[LatentSpec, ...]:
+        """Those that the network is told."""
+        return tuple(spec for spec in self.active if spec.injection == "explicit")
+
+    @property
+    def joint(self) -> LatentSpec | None:
+        """The one that diffuses beside the picture."""
+        return next((spec for spec in self.active if spec.injection == "joint"), None)
 
 
 def recipe_path(name: str) -> Path:
@@ -180,8 +207,4 @@ def recipe_path(name: str) -> Path:
     Raises:
         InputError: If there is neither.
     """
-    for path in (Path(name), RECIPES / f"{name}.toml"):
-        if path.is_file():
-            return path
-    there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    raise InputError(f"no recipe {name}: no such file, and the package has {there}")
+    return find_recipe(name, RECIPES)

@@ -1,17 +1,14 @@
-"""Runs a recipe: builds model, objective, latents and data, trains, draws grids on the way, and saves weights.
+"""Runs a recipe: builds model, objective, latents and data, trains, draws grids on the way, and saves weights."""
 
-The held-out loss draws its times and noise from fixed streams, so that runs can be compared.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from reed_core.denoiser import submodule
 from reed_core.errors import InputError
 from reed_core.hub import from_pretrained, save_pretrained
-from reed_core.noise import NoiseSource, mix_seed
+from reed_core.noise import NoiseSource
 from reed_core.objective import Objective
 from reed_core.train import Batch, DataSource, Trainer, parallel
 from reed_core.train.claim import claim_folder
@@ -19,19 +16,28 @@ from reed_core.train.estimate import Estimate, Stored, estimate_training
 from reed_core.train.initial import Initial, settings_that_differ, take_over
 from torch import nn
 
-from reed_image.autoencoder import AutoencoderSpec
-from reed_image.autoencoder.load import PIXELS
+from reed_image.beside import (
+    Beside,
+    Caches,
+    beside_pictures,
+    fit_scales,
+    needs_caches,
+    open_caches,
+    plans_of,
+    prompts_of,
+)
 from reed_image.data import Prepared, open_prepared, training_data
+from reed_image.data.training import ITEM, X
 from reed_image.grid import write_grid
-from reed_image.latents import build_latents, open_latents, plan_of
+from reed_image.held_out import held_out_beside, held_out_loss, open_held_out
+from reed_image.latents import build_latents
 from reed_image.latents.store import Opened
 from reed_image.model import ImageModel, ModelConfig
-from reed_image.network import Condition
+from reed_image.prompts import Prompts, read_prompts
 from reed_image.recipe import Recipe
+from reed_image.recipe_model import config_of
 from reed_image.sample import Decoder, Request, decoder_of, draw
-
-VALIDATION_BATCHES = 8
-_VALIDATION = 0x76616C69
+from reed_image.told import share, told_latents
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,14 @@ class Told:
     Attributes:
         data: The pictures; their condition is a class number, or None.
         classes: Number of classes of the network; 0 tells none.
-        drop: Probability that a picture's class is withheld.
+        drop: Probability that a picture's class and text are withheld.
+        beside: What else belongs to them.
     """
 
     data: DataSource
     classes: int
     drop: float = 0.0
+    beside: Beside = field(default_factory=Beside)
 
     def plan(self, epoch: int) -> Sequence[Sequence[int]]:
         """That of the data."""
@@ -55,9 +63,13 @@ class Told:
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
         """That of the data, told as a `Condition`; what is withheld depends on the sample's place in the run alone."""
         batch = self.data.batch(items, noise)
-        if not self.classes:
+        numbers: list[int] = []
+        if self.beside.numbered:
+            numbers = batch.x_0[ITEM].tolist()
+            batch = replace(batch, x_0=self.beside.state(batch.x_0[X], numbers))
+        c = self.beside.condition(batch.c if self.classes else None, numbers)
+        if c is None:
             return replace(batch, c=None)
-        c = Condition(batch.c)
         return replace(batch, c=c.dropped(noise.uniform(()) < self.drop) if self.drop else c)
 
 
@@ -78,32 +90,24 @@ class Start:
     unknown: tuple[str, ...]
 
 
-def config_of(recipe: Recipe, prepared: Prepared) -> ModelConfig:
-    """What the model of a recipe is.
-
-    Raises:
-        InputError: If network and pictures do not fit together.
-    """
-    network = recipe.network.of(prepared)
-    names = prepared.manifest.classes
-    return ModelConfig(
-        network=network,
-        path=recipe.path,
-        prediction=recipe.prediction,
-        autoencoder=_autoencoder(recipe, prepared),
-        class_names=names if len(names) == network.classes else (),
-    )
-
-
-def start(recipe: Recipe, prepared: Prepared) -> Start:
+def start(recipe: Recipe, prepared: Prepared, caches: Caches | None = None) -> Start:
     """The model a recipe starts from: random weights, replaced by those of `recipe.init` where name and shape agree.
+
+    Args:
+        recipe: The recipe.
+        prepared: The pictures.
+        caches: As of `config_of`.
 
     Raises:
         InputError: If the weights cannot be read, or are of another path or prediction.
     """
-    config = config_of(recipe, prepared)
+    if caches is None and needs_caches(recipe):
+        caches = open_caches(recipe, prepared)
+    config = config_of(recipe, prepared, caches)
     torch.manual_seed(recipe.train.seed)
     model = ImageModel(config)
+    if caches is not None:
+        fit_scales(recipe, model, caches.latents.values, len(prepared))
     if recipe.init is None:
         return Start(model, take_over(model, {}), (), ())
     given = from_pretrained(ImageModel, Path(recipe.init))
@@ -123,14 +127,24 @@ def build_objective(recipe: Recipe, model: ImageModel, opened: Opened) -> Object
     Raises:
         InputError: If a latent reads a module that is not there.
     """
-    for spec in recipe.active:
+    for spec in recipe.scored:
         submodule(model, spec.tap)
-    latents = build_latents(recipe.active, opened.forms, model.config.network)
-    return Objective(model.process, latents, recipe.curriculum.curriculum() if latents else None)
+    asked = [spec for spec in recipe.scored if spec.injection == "implicit"]
+    latents = build_latents(asked, opened.forms, model.config.network)
+    latents += told_latents(model.config.told, model.config.network)
+    objective = Objective(model.process, latents, recipe.curriculum.curriculum() if latents else None)
+    return share(objective, model.generators) if model.config.told else objective
 
 
-def open_data(recipe: Recipe, prepared: Prepared, opened: Opened, classes: int) -> Told:
+def open_data(recipe: Recipe, prepared: Prepared, opened: Opened, classes: int, beside: Beside | None = None) -> Told:
     """The training data of a recipe.
+
+    Args:
+        recipe: The recipe.
+        prepared: The pictures.
+        opened: The caches of its latents.
+        classes: Number of classes of the network.
+        beside: What else belongs to the pictures.
 
     Raises:
         InputError: If there are fewer pictures than a batch holds.
@@ -138,8 +152,10 @@ def open_data(recipe: Recipe, prepared: Prepared, opened: Opened, classes: int) 
     pictures = prepared.manifest.pictures
     if pictures < recipe.batch_size:
         raise InputError(f"{prepared.folder} holds {pictures} pictures; set batch_size to {pictures} or less")
-    data = training_data(prepared, recipe.batch_size, seed=recipe.train.seed, latents=opened.values)
-    return Told(data, classes if data.labels is not None else 0, recipe.drop)
+    beside = beside or Beside()
+    latents = {spec.name: opened.values[spec.name] for spec in recipe.scored}
+    data = training_data(prepared, recipe.batch_size, seed=recipe.train.seed, latents=latents, numbered=beside.numbered)
+    return Told(data, classes if data.labels is not None else 0, recipe.drop, beside)
 
 
 def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool = True) -> ImageModel:
@@ -159,50 +175,35 @@ def run_recipe(recipe: Recipe, folder: Path, device: str = "cpu", progress: bool
     """
     folder = Path(folder)
     prepared = open_prepared(recipe.data)
-    valid = None if recipe.valid is None else _held_out(recipe.valid, prepared)
-    model = start(recipe, prepared).model
+    valid = None if recipe.valid is None else open_held_out(recipe.valid, prepared)
+    caches = open_caches(recipe, prepared, recipe.train.seed if recipe.shuffle else None)
+    model = start(recipe, prepared, caches).model
     network = model.config.network
-    shuffle = recipe.train.seed if recipe.shuffle else None
-    opened = open_latents(recipe.active, prepared, Path(recipe.cache), network.grid, shuffle)
-    objective = build_objective(recipe, model, opened)
-    data = open_data(recipe, prepared, opened, network.classes)
+    objective = build_objective(recipe, model, caches.latents)
+    data = open_data(
+        recipe,
+        prepared,
+        caches.latents,
+        network.classes,
+        beside_pictures(recipe, caches.latents.values, caches.text, model),
+    )
+    theirs = Beside() if valid is None else held_out_beside(recipe, valid, model)
     decode = decoder_of(model.config) if recipe.sampling.num else None
+    prompts = _prompts(recipe, model.config, caches, prepared) if recipe.sampling.num else None
     if parallel.is_main():
         claim_folder(folder, recipe)
 
     def measure(denoiser: nn.Module) -> dict[str, float]:
         assert isinstance(denoiser, ImageModel)
         assert valid is not None
-        return {"valid_loss": held_out_loss(denoiser, valid, recipe.batch_size, recipe.train.seed)}
+        return {"valid_loss": held_out_loss(denoiser, valid, recipe.batch_size, recipe.train.seed, theirs)}
 
-    sample = None if decode is None else _grids(recipe, decode)
+    sample = None if decode is None else _grids(recipe, decode, prompts)
     trainer = Trainer(model, objective, data, recipe.train, folder, None if valid is None else measure, device, sample)
     trainer.fit(progress)
     if parallel.is_main():
         save_pretrained(model, folder / "weights")
     return model
-
-
-@torch.no_grad()
-def held_out_loss(model: ImageModel, prepared: Prepared, batch_size: int, seed: int) -> float:
-    """The mean denoising loss over some pictures, at fixed times and noise.
-
-    Args:
-        model: The model, in evaluation mode.
-        prepared: Pictures that are not trained on; of many, some batches spread evenly.
-        batch_size: Pictures at once.
-        seed: Of times and noise.
-    """
-    device, process = next(model.parameters()).device, model.process
-    total, count = 0.0, 0
-    for items, noise in _questions(prepared, batch_size, mix_seed(seed, _VALIDATION)):
-        x_0 = prepared.latents(items, NoiseSource(mix_seed(noise.seed, 1), noise.positions)).to(device)
-        t = process.sample_time(noise).to(device)
-        at = process.corrupt(x_0, t, noise)
-        c = Condition(prepared.labels_of(items).to(device)) if model.config.network.classes else None
-        total += float(process.loss(model(at.x_t, t, c), at).sum())
-        count += len(items)
-    return total / count
 
 
 def training_estimate(recipe: Recipe, folder: Path, device: str = "cpu") -> Estimate:
@@ -217,14 +218,19 @@ def training_estimate(recipe: Recipe, folder: Path, device: str = "cpu") -> Esti
         InputError: If data or weights are missing.
     """
     prepared = open_prepared(recipe.data)
-    model = start(recipe, prepared).model
-    network, root = model.config.network, Path(recipe.cache)
-    opened = open_latents(recipe.active, prepared, root, network.grid, blanks=True)
-    plans = [plan_of(spec, prepared, root, network.grid) for spec in recipe.active]
+    caches = open_caches(recipe, prepared, blanks=True)
+    model = start(recipe, prepared, caches).model
+    plans = [plan for plan, _ in plans_of(recipe)]
     return estimate_training(
         model,
-        build_objective(recipe, model, opened),
-        open_data(recipe, prepared, opened, network.classes),
+        build_objective(recipe, model, caches.latents),
+        open_data(
+            recipe,
+            prepared,
+            caches.latents,
+            model.config.network.classes,
+            beside_pictures(recipe, caches.latents.values, caches.text, model),
+        ),
         recipe.train,
         unit="pictures",
         device=device,
@@ -241,42 +247,25 @@ def training_estimate(recipe: Recipe, folder: Path, device: str = "cpu") -> Esti
     )
 
 
-def _autoencoder(recipe: Recipe, prepared: Prepared) -> AutoencoderSpec | None:
-    """What decodes: that of the data, by the name the recipe prefers; None where data are plain pixels."""
-    spec = prepared.manifest.autoencoder
-    if spec.name == PIXELS and set(spec.shift) == {0.0} and set(spec.scale) == {1.0}:
+def _prompts(recipe: Recipe, config: ModelConfig, caches: Caches, prepared: Prepared) -> Prompts | None:
+    """The texts of the grids: those of the recipe, or captions of the data."""
+    if caches.text is None:
         return None
-    return spec if recipe.autoencoder is None else spec.model_copy(update={"name": recipe.autoencoder, "weights": ""})
+    if recipe.sampling.texts:
+        return read_prompts(config, recipe.sampling.texts)
+    return prompts_of(caches.text, prepared, recipe.sampling.num)
 
 
-def _held_out(folder: str, trained: Prepared) -> Prepared:
-    """Prepared pictures of the same kind as those that are trained on."""
-    found = open_prepared(folder)
-    mine, theirs = trained.manifest, found.manifest
-    if (mine.autoencoder, mine.recipe.size, mine.classes) != (theirs.autoencoder, theirs.recipe.size, theirs.classes):
-        raise InputError(
-            f"{folder} and {trained.folder} differ in autoencoder, normalisation, size or classes; prepare both alike"
-        )
-    return found
-
-
-def _questions(prepared: Prepared, batch_size: int, seed: int) -> Iterator[tuple[list[int], NoiseSource]]:
-    """Batches of pictures as they are, not mirrored, with the noise of their numbers."""
-    items = range(0, len(prepared), prepared.copies)
-    starts = range(0, len(items), batch_size)
-    for begin in starts[:: max(1, len(starts) // VALIDATION_BATCHES)]:
-        some = list(items[begin : begin + batch_size])
-        yield some, NoiseSource(seed, some)
-
-
-def _grids(recipe: Recipe, decode: Decoder) -> Callable[[nn.Module, Path], None]:
+def _grids(recipe: Recipe, decode: Decoder, prompts: Prompts | None) -> Callable[[nn.Module, Path], None]:
     """What draws the grid of a run."""
     spec = recipe.sampling
 
     def sample(denoiser: nn.Module, folder: Path) -> None:
         assert isinstance(denoiser, ImageModel)
-        scale = spec.cfg if denoiser.config.network.classes else 1.0
-        request = Request(spec.num, seed=spec.seed, steps=spec.steps, sampler=spec.sampler, scale=scale)
+        scale = spec.cfg if denoiser.config.network.classes or prompts is not None else 1.0
+        request = Request(
+            spec.num, seed=spec.seed, steps=spec.steps, sampler=spec.sampler, scale=scale, prompts=prompts
+        )
         decode.to(next(denoiser.parameters()).device)
         found = [decode(drawn.x) for drawn in draw(denoiser, request)]
         decode.to("cpu")

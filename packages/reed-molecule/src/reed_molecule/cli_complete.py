@@ -5,23 +5,9 @@ from typing import Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import (
-    DRAWING,
-    INPUT,
-    AtMost,
-    Device,
-    Grid,
-    Num,
-    Only,
-    Out,
-    Quiet,
-    Relax,
-    Seed,
-    Steps,
-    Threads,
-    Weights,
-)
+from reed_molecule.cli_options import DRAWING, INPUT, AtMost, Grid, Num, Only, Out, Relax, Seed, Steps, Weights
 
 
 def register(app: typer.Typer) -> None:

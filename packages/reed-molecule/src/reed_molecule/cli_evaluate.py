@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import Device, Quiet, Threads, Timeout, Workers
+from reed_molecule.cli_options import Timeout, Workers
 
 
 def register(app: typer.Typer) -> None:

@@ -1,14 +1,11 @@
 """The command `featurize`. Heavy imports stay inside the command, so that `--help` is quick."""
 
-import re
 from functools import partial
 from typing import Annotated
 
 import typer
 from reed_core import console
-from reed_core.errors import InputError
-
-from reed_molecule.cli_options import Device, Threads
+from reed_core.cli_options import Device, Shard, Threads, part_of
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +18,7 @@ def featurize(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Overrides a setting of the recipe, as in train: --set cache=DIR.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="i/N: write the i-th of N parts, i from 1; start N of them.")] = "1/1",
+    shard: Shard = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")] = False,
     device: Device = "auto",
     threads: Threads = 0,
@@ -31,7 +28,7 @@ def featurize(
     What is there already is kept, so it can be stopped and resumed; of several workers (--shard) the last to finish
     completes the cache. Latents made from the batch need no cache. A latent's `format` says how it is stored.
     """
-    part = _part(shard)
+    part = part_of(shard)
     from reed_core.device import use_device
     from reed_core.train.config import read_config
     from reed_core.train.estimate import size
@@ -69,10 +66,3 @@ def featurize(
                 f"{plan.spec.name}: {plan.folder} holds {len(cache)} molecules, {size(cache.bytes)}; "
                 f"{plan.spec.format}: {cache.manifest.fidelity}"
             )
-
-
-def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard {text}: expected i/N with i from 1 to N, as 2/8")
-    return int(found[1]) - 1, int(found[2])

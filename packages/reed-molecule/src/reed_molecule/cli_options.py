@@ -7,10 +7,7 @@ import typer
 
 DRAWING, OUTPUT, INPUT = "Drawing", "Output", "Input"
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves the choice to torch.")]
 Weights = Annotated[str, typer.Option(help="Folder of weights, or the name of weights that come with the package.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 Workers = Annotated[int, typer.Option(help="Processes that read molecules.")]
 Timeout = Annotated[float, typer.Option(help="Seconds for one molecule, after which it is dropped.")]
 Num = Annotated[int, typer.Option(help="Molecules.", rich_help_panel=DRAWING)]

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Quiet
 
-from reed_molecule.cli_options import Quiet, Timeout, Workers
+from reed_molecule.cli_options import Timeout, Workers
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +35,10 @@ def prepare(
         str | None, typer.Option(help="Where coordinates come from: dft-b3lyp, mmff94s or file. They never mix.")
     ] = None,
     add_hydrogens: Annotated[bool, typer.Option("--add-hydrogens", help="Place hydrogens that an SDF lacks.")] = False,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option("--property", help="Property to keep, a data field of an SDF or an array of an npz; repeat it."),
+    ] = None,
     charge: Annotated[int, typer.Option(help="Total charge of every molecule of an XYZ file.")] = 0,
     conformers: Annotated[int, typer.Option(help="Conformers made of a SMILES; the lowest is kept.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the embedding of SMILES.")] = 0,
@@ -61,6 +66,7 @@ def prepare(
         limit=limit,
         split=split,
         raw=raw,
+        properties=tuple(property_ or ()),
         quiet=quiet,
     )
     done = make(collect(sources, wanted), out, vocabulary, parts, workers, timeout, quiet)

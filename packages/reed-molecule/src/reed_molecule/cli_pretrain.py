@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Threads
 from reed_core.errors import InputError
-
-from reed_molecule.cli_options import Device, Quiet, Threads
 
 if TYPE_CHECKING:
     pass

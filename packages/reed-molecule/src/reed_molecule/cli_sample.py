@@ -5,23 +5,9 @@ from typing import Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import (
-    DRAWING,
-    OUTPUT,
-    AtMost,
-    Device,
-    Grid,
-    Num,
-    Only,
-    Out,
-    Quiet,
-    Relax,
-    Seed,
-    Steps,
-    Threads,
-    Weights,
-)
+from reed_molecule.cli_options import DRAWING, OUTPUT, AtMost, Grid, Num, Only, Out, Relax, Seed, Steps, Weights
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +30,22 @@ def sample(
     ] = None,
     steps: Steps = 100,
     seed: Seed = 0,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            help="A value that molecules should have, as gap=0.25, in the units of the training data; repeat it.",
+            rich_help_panel=DRAWING,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(help="How strongly --property is followed: 1 as learned, 2 for more.", rich_help_panel=DRAWING),
+    ] = 1.0,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="ancestral or flow; otherwise what the weights were trained for.", rich_help_panel=DRAWING),
+    ] = None,
     only: Only = "any",
     at_most: AtMost = None,
     relax: Relax = None,
@@ -59,18 +61,21 @@ def sample(
 ) -> None:
     """Draws molecules and writes them; prints how many are valid, connected, unique and novel.
 
-    Each SDF record says its seed, number and steps, and what is true of it.
+    Each SDF record says its seed, number, steps and what was asked for, and what is true of it.
     """
     from reed_core.device import use_device
 
     from reed_molecule.bar import drawing
     from reed_molecule.finished import finish, write_finished
+    from reed_molecule.flow import checked_sampler, sampler_for
     from reed_molecule.generate import Request, load
     from reed_molecule.generated import checked_only
     from reed_molecule.outputs import check_outputs
+    from reed_molecule.properties import read_asked
     from reed_molecule.ranges import read_sizes
     from reed_molecule.relax import check_method
     from reed_molecule.trajectory import Trajectory
+    from reed_molecule.writers.sdf import Tags
 
     check_outputs(out, grid, trajectory)
     method = None if relax is None else check_method(relax)
@@ -82,12 +87,22 @@ def sample(
         formula=formula,
         only=checked_only(only),
         at_most=at_most,
+        properties=read_asked(property_ or ()),
+        guidance=guidance,
+        sampler=checked_sampler(sampler),
     )
     generator = load(weights, use_device(device, threads))
+    for line in generator.far_off(request.properties):
+        console.report(line)
     path = Trajectory(trajectory_of, generator.model.config.scale)
     with drawing(num if request.only == "any" else None, quiet) as progress:
         drawn = generator.draw(request, progress, None if trajectory is None else path.watch)
-    finished = finish(drawn.kept, {"weights": generator.name, "seed": seed, "steps": steps}, method=method)
+    used = request.sampler or sampler_for(generator.model.config.alignment)
+    asked: Tags = {"weights": generator.name, "seed": seed, "steps": steps, "sampler": used}
+    if request.properties:
+        said = {f"asked_{name}": value for name, value in request.properties.items()}
+        asked = {**asked, **said, "guidance": guidance}
+    finished = finish(drawn.kept, asked, method=method)
     if trajectory is not None:
         path.write(trajectory, drawn.samples)
     write_finished(finished, out, grid)

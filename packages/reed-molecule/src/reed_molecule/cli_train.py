@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 from reed_core import console
-
-from reed_molecule.cli_options import Device, Quiet, Threads
+from reed_core.cli_options import Device, Quiet, Set, Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -22,9 +21,7 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Start from these weights: a folder, or the name of bundled ones.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Overrides a setting: --set train.samples=1000.")
-    ] = None,
+    set_: Set = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print disk, memory, expected hours and batch; write nothing.")
     ] = False,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from reed_molecule import splits
 from reed_molecule.download import QM9_ARCHIVE, QM9_UNCHARACTERISED, Remote, fetch
 from reed_molecule.readers import Source, open_source
+from reed_molecule.readers.fields import missing, with_properties
 from reed_molecule.readers.qm9 import Assign, named_splits, qm9_archive, read_uncharacterised
 from reed_molecule.readers.source import GEOMETRIES, Geometry
 from reed_molecule.splits import Shares, Split
@@ -33,6 +34,7 @@ class Wanted:
         limit: How many records to read of each file.
         split: "edm" or "midi", the published splits of QM9; None splits by hash.
         raw: Where QM9's files lie, or are to lie.
+        properties: Properties to keep; none keeps those of QM9 where a file has them.
         quiet: No progress bar.
     """
 
@@ -44,6 +46,7 @@ class Wanted:
     limit: int | None = None
     split: str | None = None
     raw: Path = Path("qm9-raw")
+    properties: tuple[str, ...] = ()
     quiet: bool = True
 
 
@@ -55,7 +58,8 @@ def collect(names: Sequence[str], wanted: Wanted) -> list[tuple[Source, Split | 
         wanted: How to read them.
 
     Raises:
-        InputError: If a file is missing or of no known format, or a split does not go with what was named.
+        InputError: If a file is missing or of no known format, a split does not go with what was named,
+            or a property is in no file.
     """
     if wanted.split is not None and wanted.split not in NAMED:
         raise InputError(f"--split {wanted.split}: expected {' or '.join(NAMED)}; without it, molecules split by hash")
@@ -65,12 +69,14 @@ def collect(names: Sequence[str], wanted: Wanted) -> list[tuple[Source, Split | 
         split = next((one for one in splits.SPLITS if given and one == side), None)
         path = Path(name if split is None else rest)
         source = _qm9(wanted) if name == "qm9" and not path.exists() else _opened(path, wanted)
+        source = with_properties(source, wanted.properties)
         if wanted.split is None:
             out.append((source, split))
         elif split is None:
             out += named_splits(source, NAMED[wanted.split], _uncharacterised(wanted))
         else:
             raise InputError(f"{name} with --split {wanted.split}: a file of one split is not split again")
+    missing([source for source, _ in out], wanted.properties)
     return out
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.train import Batch
 from reed_core.train.order import groups, shuffler
 from torch import Tensor
 
+from reed_molecule.condition import Condition, Property, standardised
 from reed_molecule.molecule import Molecule
 from reed_molecule.splits import SPLITS, Split
 from reed_molecule.stored import STEP, Stored, joined, read
@@ -107,6 +108,23 @@ class MoleculeSet:
         """Hashes of the canonical SMILES without stereo (`splits.identity`)."""
         return self.stored.identities
 
+    def property_values(self, names: Sequence[str]) -> Float64[np.ndarray, "n p"]:
+        """Properties of each molecule, a column a name; NaN where unknown.
+
+        Raises:
+            InputError: If the set has no such property.
+        """
+        return self.stored.properties.columns(names)
+
+    def property_of(self, name: str) -> Property:
+        """A property as a model of this set is told it.
+
+        Raises:
+            InputError: If the set has no such property, or its values do not differ.
+        """
+        values = self.property_values([name])[:, 0]
+        return Property.of(name, self.stored.properties.units[name], values)
+
     def spread(self) -> float:
         """Standard deviation of all coordinates about the centres of their molecules, angstrom: a natural scale."""
         if not len(self.stored.numbers):
@@ -125,6 +143,7 @@ class TrainingData:
         pairs: Largest b n^2 of a batch, n its largest molecule (a larger molecule makes a batch of its own).
         scale: Angstrom of one model unit.
         rotate: Whether each molecule is turned at random.
+        conditions: Properties of the molecules that a batch tells.
     """
 
     molecules: MoleculeSet
@@ -132,12 +151,14 @@ class TrainingData:
     pairs: int
     scale: float = 1.0
     rotate: bool = True
+    conditions: tuple[Property, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.molecules):
             raise InputError("a set without molecules cannot train a model; prepare another one")
         if self.pairs < 1 or not 0 < self.scale < float("inf"):
             raise InputError(f"pairs {self.pairs}, scale {self.scale}: expected positive numbers")
+        self.molecules.property_values([one.name for one in self.conditions])
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +176,10 @@ class TrainingData:
         if self.rotate:
             coords = coords @ random_rotations(noise).transpose(1, 2)
         x_0["coords"] = centre(coords / self.scale, mask["coords"])
-        return Batch(x_0=x_0, mask=mask)
+        if not self.conditions:
+            return Batch(x_0=x_0, mask=mask)
+        values = self.molecules.stored.properties.rows(items).columns([one.name for one in self.conditions])
+        return Batch(x_0=x_0, c=Condition(mask["types"], standardised(self.conditions, values)), mask=mask)
 
 
 def collate(molecules: Sequence[Molecule], vocabulary: Vocabulary) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

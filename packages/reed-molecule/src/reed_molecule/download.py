@@ -68,7 +68,7 @@ def fetch(remote: Remote, folder: Path, progress: Callable[[int], None] | None =
     by_hand = f"fetch {remote.address} by hand, save it as {path}, and run the command again"
     digest, received = hashlib.md5(usedforsecurity=False), 0
     try:
-        with written_aside(path) as aside, urllib.request.urlopen(remote.address, timeout=_TIMEOUT) as answer:
+        with urllib.request.urlopen(remote.address, timeout=_TIMEOUT) as answer, written_aside(path) as aside:
             with aside.open("wb") as stream:
                 while piece := answer.read(_CHUNK):
                     stream.write(piece)

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from reed_core.train.estimate import Estimate, Measure, estimate_training
 
-from reed_molecule.dataset import MoleculeSet, TrainingData
+from reed_molecule.dataset import MoleculeSet
 from reed_molecule.latents import BatchLatents, build_latents, open_sources
-from reed_molecule.process import molecule_process
 from reed_molecule.recipe import Recipe
 from reed_molecule.start import Start
-from reed_molecule.training import Told, build_objective
+from reed_molecule.training import Told, build_objective, recipe_process, training_data
 
 
 def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -> Estimate:
@@ -27,9 +26,7 @@ def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -
     """
     model = begin.model
     known = MoleculeSet.read(recipe.data, "train")
-    data = TrainingData(known, recipe.train.seed, recipe.batch_pairs, model.config.scale, rotate=False)
-    weights = {str(name): weight for name, weight in recipe.weights.items()}
-    process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+    data = training_data(recipe, known, model.config.scale, model.config.conditions)
     told = BatchLatents(open_sources(recipe.active, known, Path(recipe.cache), None)) if recipe.active else None
 
     def pairs(items: Sequence[int]) -> float:
@@ -37,7 +34,11 @@ def training_estimate(recipe: Recipe, begin: Start, folder: Path, device: str) -
 
     return estimate_training(
         model,
-        build_objective(recipe, process, build_latents(recipe.active, model.config.network, known.vocabulary)),
+        build_objective(
+            recipe,
+            recipe_process(recipe, model.vocabulary),
+            build_latents(recipe.active, model.config.network, known.vocabulary),
+        ),
         Told(data, told),
         recipe.train,
         unit="molecules",

@@ -5,8 +5,9 @@ drawing all at once: the first N of the numbered sequence that pass.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,13 +17,15 @@ from reed_core.hub import from_pretrained
 from reed_core.noise import NoiseSource, mix_seed
 
 from reed_molecule.build import Failure, to_molecules
+from reed_molecule.condition import asked_row, warnings_of
+from reed_molecule.flow import Sampler
 from reed_molecule.formula import read_formula
 from reed_molecule.generated import Generated, Only, Summary, judged
 from reed_molecule.inpaint import Given
 from reed_molecule.known import Known
 from reed_molecule.model import MoleculeModel
 from reed_molecule.molecule import Molecule
-from reed_molecule.sample import Watch, sample
+from reed_molecule.sample import Watch, check_guidance, sample
 
 BUNDLED = Path(__file__).parent / "weights"
 MOST_SAMPLES = 10_000_000
@@ -74,6 +77,9 @@ class Request:
         resample: How often each step is taken.
         only: Which molecules count.
         at_most: Most samples drawn while looking for them; None is ten times `num`.
+        properties: Values asked of every sample, in the units of the training data.
+        guidance: How strongly they are followed, as in `sample.sample`.
+        sampler: How the coordinates move; None takes what the weights were trained for.
     """
 
     num: int
@@ -85,8 +91,12 @@ class Request:
     resample: int = 1
     only: Only = "any"
     at_most: int | None = None
+    properties: Mapping[str, float] = field(default_factory=dict)
+    guidance: float = 1.0
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
+        check_guidance(self.properties, self.guidance)
         if not 1 <= self.num <= MOST_SAMPLES or self.steps < 1 or self.resample < 1:
             raise InputError(
                 f"{self.num} molecules in {self.steps} steps, each taken {self.resample} times; expected numbers from 1"
@@ -139,6 +149,9 @@ class Generator:
         formula: str | None = None,
         only: Only = "valid",
         at_most: int | None = None,
+        properties: Mapping[str, float] | None = None,
+        guidance: float = 1.0,
+        sampler: Sampler | None = None,
     ) -> list[Chem.Mol]:
         """Draws molecules until `num` are of the kind asked for, or the limit is reached: then there are fewer.
 
@@ -150,6 +163,10 @@ class Generator:
             formula: Exact atoms, such as "C7H10N2O".
             only: "valid", "connected", "stable" (no radical, too) or "novel"; "any" draws `num` and returns the valid.
             at_most: Most samples drawn; ten times `num` by default.
+            properties: Values asked of every molecule, such as {"gap": 0.25}, in the units of the data trained on; a
+                warning tells of one outside them.
+            guidance: How strongly they are followed: 1 as learned, more for more, at twice the time.
+            sampler: "ancestral" or "flow"; None takes what the weights were trained for.
 
         Returns:
             Sanitised RDKit molecules with hydrogens and one conformer.
@@ -158,8 +175,24 @@ class Generator:
             InputError: If what is asked for cannot be drawn.
         """
         sizes = None if atoms is None else Sizes({atoms: 1})
-        found = self.draw(Request(num, steps, seed, sizes, formula, only=only, at_most=at_most))
+        asked = dict(properties or {})
+        request = Request(
+            num, steps, seed, sizes, formula,
+            only=only, at_most=at_most, properties=asked, guidance=guidance, sampler=sampler,
+        )  # fmt: skip
+        for line in self.far_off(asked):
+            warnings.warn(line, stacklevel=2)
+        found = self.draw(request)
         return [one.mol for one in found.kept if not isinstance(one.mol, Failure)]
+
+    def far_off(self, properties: Mapping[str, float]) -> list[str]:
+        """One line for every value asked for that lies outside those trained on.
+
+        Raises:
+            InputError: If the model is not told such a property, or a value is not finite.
+        """
+        asked_row(self.model.config.conditions, properties)
+        return warnings_of(self.model.config.conditions, properties)
 
     def draw(
         self,
@@ -225,6 +258,9 @@ class Generator:
             given=request.given,
             resample=request.resample,
             watch=watch,
+            properties=request.properties,
+            guidance=request.guidance,
+            sampler=request.sampler,
         )
         found: dict[int, Generated] = {}
         for batch in batches:

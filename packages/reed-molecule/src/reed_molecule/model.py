@@ -2,20 +2,24 @@
 
 The number of atoms is not diffused. p(n) is the histogram of the training molecules, kept in the configuration, and is
 part of the model (THEORY section 7): the bound of a molecule adds -log p(n).
+
+A model may be told properties of molecules (`conditions`). It may have been trained with noise aligned to the data
+(`alignment`): then its samples follow the flow of the coordinates, unless asked otherwise.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.process import Product
 from torch import Tensor, nn
 
-from reed_molecule.condition import Condition
+from reed_molecule.alignment import Alignment
+from reed_molecule.condition import Condition, Property, asked_row, standardised
 from reed_molecule.network import Denoiser, NetworkConfig
 from reed_molecule.process import Discrete, molecule_process
 from reed_molecule.vocabulary import Vocabulary
@@ -32,6 +36,8 @@ class ModelConfig(BaseModel):
         sizes: How many training molecules have how many atoms.
         discrete: Noise of types, charges and bonds.
         network: Sizes of the network.
+        conditions: Properties that the network is told.
+        alignment: How the noise of the coordinates was coupled to the data in training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +49,8 @@ class ModelConfig(BaseModel):
     sizes: dict[int, int] = Field(min_length=1)
     discrete: Discrete = "uniform"
     network: NetworkConfig = NetworkConfig()
+    conditions: tuple[Property, ...] = ()
+    alignment: Alignment = "none"
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -51,6 +59,9 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"the network has {self.network.types} types and {self.network.charges} charges, not {known}"
             )
+        names = [one.name for one in self.conditions]
+        if len(names) != self.network.conditions or len(set(names)) != len(names):
+            raise ValueError(f"the network is told {self.network.conditions} properties, not {names}")
         if min(self.sizes) < 1 or min(self.sizes.values()) < 0 or sum(self.sizes.values()) < 1:
             raise ValueError("sizes count molecules by their number of atoms, 1 or more")
         return self
@@ -77,7 +88,7 @@ class MoleculeModel(nn.Module):
 
     @property
     def process(self) -> Product:
-        """The forward process, with the flat losses."""
+        """The forward process with independent noise, as samplers and the bound need it, and the flat losses."""
         return molecule_process(self.vocabulary, self.config.discrete)
 
     def forward(
@@ -89,6 +100,21 @@ class MoleculeModel(nn.Module):
     ) -> dict[str, Tensor]:
         """As `Denoiser.forward`."""
         return self.network(x_t, t, c, guess)
+
+    def condition(self, mask: Bool[Tensor, "b n"], asked: Mapping[str, float] | None = None) -> Condition:
+        """The condition of molecules of which the same properties are asked.
+
+        Args:
+            mask: True where an atom exists.
+            asked: Values by name, in the units of the training data; what is left out is unknown.
+
+        Raises:
+            InputError: If the model is not told such a property, or a value is not finite.
+        """
+        if not asked:
+            return Condition(mask)
+        row = standardised(self.config.conditions, asked_row(self.config.conditions, asked))
+        return Condition(mask, row.to(mask.device).expand(len(mask), -1))
 
     def draw_sizes(self, numbers: Sequence[int], seed: int) -> list[int]:
         """Numbers of atoms of the numbered samples, each drawn from the histogram by its own stream."""
@@ -119,7 +145,13 @@ class Remembering:
 
 
 def new_config(
-    vocabulary: Vocabulary, scale: float, counts: Sequence[int], network: NetworkConfig, discrete: Discrete
+    vocabulary: Vocabulary,
+    scale: float,
+    counts: Sequence[int],
+    network: NetworkConfig,
+    discrete: Discrete,
+    conditions: Sequence[Property] = (),
+    alignment: Alignment = "none",
 ) -> ModelConfig:
     """The configuration of a model of a training set.
 
@@ -127,8 +159,10 @@ def new_config(
         vocabulary: Of the set.
         scale: Angstrom per model unit.
         counts: Number of atoms of each training molecule.
-        network: Sizes; types and charges are set to those of the vocabulary.
+        network: Sizes; types, charges and conditions are set to those given here.
         discrete: Noise of the discrete fields.
+        conditions: Properties that the network is told.
+        alignment: How noise is coupled to the data.
 
     Raises:
         InputError: If there is no molecule.
@@ -138,7 +172,8 @@ def new_config(
     sizes: dict[int, int] = {}
     for count in sorted(int(count) for count in counts):
         sizes[count] = sizes.get(count, 0) + 1
-    fitted = network.model_copy(update={"types": len(vocabulary.symbols), "charges": len(vocabulary.charges)})
+    told = {"types": len(vocabulary.symbols), "charges": len(vocabulary.charges), "conditions": len(conditions)}
+    fitted = network.model_copy(update=told)
     return ModelConfig(
         elements=vocabulary.symbols,
         formal_charges=vocabulary.charges,
@@ -146,4 +181,6 @@ def new_config(
         sizes=sizes,
         discrete=discrete,
         network=fitted,
+        conditions=tuple(conditions),
+        alignment=alignment,
     )

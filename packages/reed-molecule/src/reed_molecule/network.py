@@ -11,6 +11,9 @@ Self-conditioning (arXiv 2208.04202), when `self_condition` is set: the network 
 prediction of the step before. In training half of the batches run it twice, the first time without gradient,
 for that guess.
 
+Properties of whole molecules, when `conditions` says how many, are added to the vector of the time
+(`property_embedding`).
+
 Equivariance: rotation, reflection and translation turn v alone; a permutation of atoms permutes everything; padding is
 never read. Blocks and their mathematics are in `layers`.
 """
@@ -27,6 +30,7 @@ from torch.nn import functional as F
 from reed_molecule.condition import Condition
 from reed_molecule.layers import Block, Radial, between, time_features
 from reed_molecule.process import FIELDS, centre
+from reed_molecule.property_embedding import PropertyEmbedding
 from reed_molecule.vocabulary import BONDS
 
 TIME_FEATURES = 32
@@ -45,6 +49,7 @@ class NetworkConfig(BaseModel):
         heads: Attention heads; a divisor of `width` and of `vectors`.
         radial: Features of a distance.
         self_condition: Whether the network reads its prediction of the step before.
+        conditions: Properties of whole molecules that the network is told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +63,7 @@ class NetworkConfig(BaseModel):
     heads: int = Field(4, ge=1)
     radial: int = Field(24, ge=2)
     self_condition: bool = False
+    conditions: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _divisible(self) -> "NetworkConfig":
@@ -119,6 +125,7 @@ class Denoiser(nn.Module):
         self.pair_ends = nn.Linear(width, pairs)
         self.pair_inner = nn.Linear(pairs, pairs)
         self.say_bond = nn.Linear(pairs, BONDS)
+        self.told = PropertyEmbedding(config.conditions, width) if config.conditions else None
 
     def forward(
         self,
@@ -132,7 +139,7 @@ class Denoiser(nn.Module):
         Args:
             x_t: `coords` [b, n, 3] in model units, `types` [b, n], `charges` [b, n], `bonds` [b, n, n], symmetric.
             t: Times, [b].
-            c: Which atoms exist; None when all do.
+            c: Which atoms exist, and what is known of the molecules; None when all do, and nothing is.
             guess: An earlier prediction for these molecules, read with `self_condition` alone; None is no guess.
 
         Returns:
@@ -164,6 +171,8 @@ class Denoiser(nn.Module):
         t = t.to(start)
         atoms = mask.sum(1, keepdim=True).to(start).clamp(min=1).log() / 3.0
         time = self.time(torch.cat([time_features(t, TIME_FEATURES), atoms], -1))
+        if self.told is not None:
+            time = time + self.told(None if c is None else c.properties, time)
         h = self.types(_tokens(types, mask)) + self.charges(_tokens(x_t["charges"], mask)) + time[:, None]
         V = start[..., None] * self.place(h)[:, :, None]
         e = self.bonds(_tokens(x_t["bonds"], pairs))

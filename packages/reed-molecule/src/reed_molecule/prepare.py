@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reed_molecule.molecule import Molecule, flat_smiles
+from reed_molecule.properties import Table
 from reed_molecule.readers.source import Job, Source
 from reed_molecule.splits import SPLITS, Shares, Split, by_hash, identity, without_leaks
 from reed_molecule.stored import REACH, About, Stored, centred, joined, pack, read
@@ -122,7 +123,8 @@ def prepare(
                 cuts = [*range(0, len(source.jobs), _PART), len(source.jobs)]
                 for start, end in pairwise(cuts):
                     place = folder / f"{number:03d}_{start:09d}"
-                    part, gone = _part(place, source.jobs[start:end], pool, about, lambda: bar.advance(task))
+                    known = None if source.properties is None else source.properties.rows(range(start, end))
+                    part, gone = _part(place, source.jobs[start:end], pool, about, known, lambda: bar.advance(task))
                     where = np.full(len(part), SPLITS.index(split or "train"), dtype=np.uint8)
                     parts.append(part.with_split(where, "as the files give it" if split else ""))
                     lost += gone
@@ -153,7 +155,12 @@ def _split(whole: Stored, given: bool, shares: Shares) -> tuple[Stored, list[tup
 
 
 def _part(
-    place: Path, jobs: Sequence[Job], pool: Pool[Job, Read], about: About, advance: Callable[[], None]
+    place: Path,
+    jobs: Sequence[Job],
+    pool: Pool[Job, Read],
+    about: About,
+    known: Table | None,
+    advance: Callable[[], None],
 ) -> tuple[Stored, list[tuple[str, Dropped]]]:
     """One part: read back if a run before this one has made it, made and kept otherwise."""
     file, losses = place.with_suffix(".safetensors"), place.with_suffix(".json")
@@ -162,14 +169,17 @@ def _part(
             advance()
         return read(file), [(name, Dropped(reason, detail)) for name, reason, detail in json.loads(losses.read_text())]
     kept: list[Read] = []
+    rows: list[int] = []
     lost: list[tuple[str, Dropped]] = []
-    for job, answer in zip(jobs, pool.map(jobs), strict=True):
+    for row, (job, answer) in enumerate(zip(jobs, pool.map(jobs), strict=True)):
         if isinstance(answer, Dropped):
             lost.append((job[0], answer))
         else:
             kept.append(answer)
+            rows.append(row)
         advance()
-    part = pack([one.molecule for one in kept], [one.identity for one in kept], about)
+    table = None if known is None else known.rows(rows)
+    part = pack([one.molecule for one in kept], [one.identity for one in kept], about, table)
     write_text(losses, json.dumps([(name, *why) for name, why in lost]))
     part.write(file)
     return part, lost
@@ -181,7 +191,10 @@ def _settings(sources: Sequence[tuple[Source, Split | None]], vocabulary: Vocabu
         (number, source.path.name, source.geometry, source.described, len(source.jobs), split, _content(source.path))
         for number, (source, split) in enumerate(sources)
     ]
-    return json.dumps([files, vocabulary.symbols, vocabulary.charges, timeout, _PART, rdBase.rdkitVersion], indent=1)
+    tables = [source.properties for source, _ in sources]
+    names = [list(table.names) for table in tables if table is not None and table.names]
+    settings = [files, names, vocabulary.symbols, vocabulary.charges, timeout, _PART, rdBase.rdkitVersion]
+    return json.dumps(settings, indent=1)
 
 
 def _content(path: Path) -> str:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from reed_core.errors import InputError
 from reed_core.train.config import TrainConfig
+from reed_core.train.recipe import check_controls, remaining
+from reed_core.train.recipe import recipe_path as find_recipe
 
+from reed_molecule.alignment import Alignment
 from reed_molecule.latents.spec import LatentSpec
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import Discrete
@@ -25,6 +27,13 @@ class Recipe(BaseModel):
         time_weight: Weight of the losses over time: "flat" or "elbo".
         weights: Weights of fields in the training loss (`coords`, `types`, `charges`, `bonds`); `process.WEIGHTS` for
             those left out.
+        conditions: Properties of the prepared file that the network is told.
+        drop: Share of molecules whose properties are all hidden, as guidance needs; of several properties, each alone
+            is hidden as often again, so that a part of them can be asked for.
+        alignment: How the noise of the coordinates is coupled to each molecule: "none", "rotation", or "transport"
+            (permutation, then rotation). What it costs: noise is no longer independent of the data, so the bound and
+            the ancestral kernel do not belong to such a model; it is sampled by the flow of its coordinates
+            (`reed_molecule.alignment`).
         init: Weights to start from: a folder, the name of bundled ones, or None for random ones.
         network: Sizes; its `types` and `charges` are taken from the data.
         latents: Latents; none trains without guidance.
@@ -45,6 +54,9 @@ class Recipe(BaseModel):
     discrete: Discrete = "uniform"
     time_weight: Literal["flat", "elbo"] = "flat"
     weights: dict[Literal["coords", "types", "charges", "bonds"], float] = Field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
+    drop: float = Field(0.1, ge=0, lt=1)
+    alignment: Alignment = "none"
     init: str | None = None
     network: NetworkConfig = NetworkConfig()
     latents: tuple[LatentSpec, ...] = ()
@@ -58,20 +70,17 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _checked(self) -> "Recipe":
-        names = [spec.name for spec in self.latents]
-        if len(set(names)) != len(names):
-            raise ValueError(f"latents need different names, got {', '.join(names)}; give each a `name`")
-        absent = sorted(set(self.without) - set(names))
-        if absent:
-            raise ValueError(f"without: no latent {', '.join(absent)}; there are {', '.join(names) or 'none'}")
-        if self.shuffle and not self.active:
-            raise ValueError("shuffle is a control of latents, and there is none; set shuffle=false")
+        check_controls(self.latents, self.without, self.shuffle)
+        if len(set(self.conditions)) != len(self.conditions):
+            raise ValueError(f"conditions {', '.join(self.conditions)}: expected each name once")
+        if self.alignment != "none" and self.time_weight == "elbo":
+            raise ValueError('time_weight "elbo" weighs by a bound that aligned noise has not; expected "flat"')
         return self
 
     @property
     def active(self) -> tuple[LatentSpec, ...]:
         """The latents that are trained with."""
-        return tuple(spec for spec in self.latents if spec.name not in self.without)
+        return remaining(self.latents, self.without)
 
 
 def recipe_path(name: str) -> Path:
@@ -80,8 +89,4 @@ def recipe_path(name: str) -> Path:
     Raises:
         InputError: If there is neither.
     """
-    for path in (Path(name), RECIPES / f"{name}.toml"):
-        if path.is_file():
-            return path
-    there = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    raise InputError(f"no recipe {name}: no such file, and the package has {there}")
+    return find_recipe(name, RECIPES)

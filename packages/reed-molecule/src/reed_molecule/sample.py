@@ -2,19 +2,25 @@
 
 Every random number of sample i is keyed by (seed, i), so a sample is the same alone, in any batch, and when more
 samples are drawn after it (up to the rounding of the network, which a batch's shape may change). A part of every sample
-may be given (`inpaint`): it is imposed along the chain.
+may be given (`inpaint`): it is imposed along the chain. Properties may be asked for, with classifier-free guidance
+(`reed_core.sample.guidance`): coordinates and logits go along the same line, and with self-conditioning each side is
+given its own last prediction, as in training.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource, mix_seed
 from reed_core.process.base import expand_mask
+from reed_core.sample import ClassifierFree
 from torch import Tensor
 
 from reed_molecule.condition import Condition
+from reed_molecule.flow import Sampler, sampled_by, sampler_for
 from reed_molecule.inpaint import Given, State, chain
 from reed_molecule.model import MoleculeModel, Remembering
 
@@ -41,6 +47,20 @@ class Drawn:
     mask: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How every sample of a call is drawn; attributes as the arguments of `sample`."""
+
+    steps: int
+    seed: int
+    given: Given | None
+    resample: int
+    watch: Watch | None
+    sampler: Sampler
+    guidance: float
+    properties: Mapping[str, float] = field(default_factory=dict)
+
+
 def sample(
     model: MoleculeModel,
     count: int | None = None,
@@ -53,8 +73,11 @@ def sample(
     given: Given | None = None,
     resample: int = 1,
     watch: Watch | None = None,
+    properties: Mapping[str, float] | None = None,
+    guidance: float = 1.0,
+    sampler: Sampler | None = None,
 ) -> list[Drawn]:
-    """Draws molecules by ancestral sampling.
+    """Draws molecules.
 
     Args:
         model: The model, in evaluation mode.
@@ -67,17 +90,24 @@ def sample(
         given: What is known of the first atoms of every sample.
         resample: How often each step is taken, so that the rest adapts to what is given.
         watch: Called before every step with the numbers of a batch, the time and the state.
+        properties: Values asked of every sample by name, in the units of the training data; those left out are open.
+        guidance: How strongly they are followed: 1 as learned, 0 not at all, more for more, at two evaluations a step.
+        sampler: How the coordinates move (`flow`); None takes what the weights were trained for.
 
     Returns:
         Batches by growing size; each sample carries its number.
 
     Raises:
-        InputError: If not exactly one of `count` and `sizes` is given, one is out of range, or steps < 1.
+        InputError: If not exactly one of `count` and `sizes` is given, one is out of range, steps < 1, the model is not
+            told a property, or guidance has none.
     """
     if (count is None) == (sizes is None):
         raise InputError("give either the number of samples or their numbers of atoms, not both and not neither")
     if (count is not None and count < 0) or (sizes is not None and any(size < 1 for size in sizes)):
         raise InputError("expected 0 or more samples, each of 1 or more atoms")
+    check_guidance(properties or {}, guidance)
+    chosen = sampler or sampler_for(model.config.alignment)
+    way = _Way(steps, seed, given, resample, watch, chosen, guidance, properties or {})
     if sizes is None:
         sizes = model.draw_sizes(range(first, first + (count or 0)), mix_seed(seed, _SIZE))
     order = sorted(range(len(sizes)), key=lambda place: sizes[place])
@@ -85,7 +115,7 @@ def sample(
     for places in _batches(order, sizes):
         batch = [sizes[place] for place in places]
         numbers = [first + place for place in places]
-        out.append(_draw(model, numbers, batch, steps, seed, given, resample, watch))
+        out.append(_draw(model, numbers, batch, way))
         if progress is not None:
             progress(len(places))
     return out
@@ -108,20 +138,31 @@ def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _draw(
-    model: MoleculeModel,
-    numbers: list[int],
-    sizes: list[int],
-    steps: int,
-    seed: int,
-    given: Given | None,
-    resample: int,
-    watch: Watch | None,
-) -> Drawn:
+def check_guidance(properties: Mapping[str, float], guidance: float) -> None:
+    """Checks that guidance has something to follow.
+
+    Raises:
+        InputError: If it has not, or is no finite number.
+    """
+    if not math.isfinite(guidance):
+        raise InputError(f"guidance {guidance}: expected a finite number, 1 for none")
+    if guidance != 1.0 and not properties:
+        raise InputError(f"guidance {guidance:g} without a property to follow; give one, or leave guidance out")
+
+
+def _denoiser(model: MoleculeModel, null: Condition, guidance: float) -> Any:
+    """The model that remembers its last prediction, guided if asked for."""
+    told, untold = Remembering(model), Remembering(model)
+    if guidance == 1.0:
+        return told
+    return ClassifierFree(lambda x_t, t, c: (untold if c is null else told)(x_t, t, c), null, guidance)
+
+
+def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], way: _Way) -> Drawn:
     weight = next(model.parameters())
     b, n = len(sizes), max(sizes)
     exists = torch.arange(n) < torch.tensor(sizes)[:, None]
-    told = Condition(exists.to(weight.device))
+    told = model.condition(exists.to(weight.device), way.properties)
     whole = torch.zeros(b, n, dtype=torch.long, device=weight.device)
     like = {
         "coords": torch.zeros(b, n, 3, dtype=weight.dtype, device=weight.device),
@@ -129,18 +170,19 @@ def _draw(
         "charges": whole,
         "bonds": torch.zeros(b, n, n, dtype=torch.long, device=weight.device),
     }
-    process, masks = model.process, told.masks()
-    x = process.prior(like, NoiseSource(mix_seed(seed, _PRIOR), numbers), masks)
+    process, masks = sampled_by(model.process, way.sampler), told.masks()
+    x = process.prior(like, NoiseSource(mix_seed(way.seed, _PRIOR), numbers), masks)
+    watch = way.watch
     x = chain(
         process,
-        Remembering(model),
+        _denoiser(model, told.null, way.guidance),
         x,
-        steps,
-        NoiseSource(mix_seed(seed, _CHAIN), numbers),
+        way.steps,
+        NoiseSource(mix_seed(way.seed, _CHAIN), numbers),
         told,
-        imposed=None if given is None else given.imposed(like, told),
-        given_noise=None if given is None else NoiseSource(mix_seed(seed, _GIVEN), numbers),
-        resample=resample,
+        imposed=None if way.given is None else way.given.imposed(like, told),
+        given_noise=None if way.given is None else NoiseSource(mix_seed(way.seed, _GIVEN), numbers),
+        resample=way.resample,
         watch=None if watch is None else lambda time, state: watch(tuple(numbers), time, state),
     )
     kept = {name: torch.where(expand_mask(masks[name], value), value, 0) for name, value in x.items()}

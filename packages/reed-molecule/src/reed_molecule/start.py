@@ -3,7 +3,7 @@
 Of another model's weights, those of equal name and shape are taken. What belongs to an element or a charge (its row in
 an embedding and in the last layer, its column where a guess is read) goes by the element or charge, so that weights of
 a smaller vocabulary serve for a larger one; what they do not know starts at random. Coordinates keep the scale of the
-weights, because the network has learned distances in its units.
+weights, because the network has learned distances in its units; so do properties, whose embeddings go by their names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from reed_core.hub import from_pretrained
 from reed_core.train.initial import Initial, settings_that_differ, take_over
 from torch import Tensor
 
+from reed_molecule.condition import Property
 from reed_molecule.dataset import MoleculeSet
 from reed_molecule.generate import weights_folder
 from reed_molecule.model import ModelConfig, MoleculeModel, new_config
@@ -24,6 +25,7 @@ from reed_molecule.splits import Split
 _BY_ELEMENT = ("network.types.weight", "network.say_type.weight", "network.say_type.bias")
 _BY_CHARGE = ("network.charges.weight", "network.say_charge.weight", "network.say_charge.bias")
 _GUESS = "network.guess.node.weight"
+_UNKNOWN, _VALUES = "network.told.unknown", "network.told.values."
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,20 @@ def config_of(recipe: Recipe, known: MoleculeSet) -> ModelConfig:
     """The configuration of the model that a recipe trains on some molecules.
 
     Raises:
-        InputError: If the weights to start from cannot be read.
+        InputError: If the weights to start from cannot be read, or the molecules lack a property.
     """
-    scale = recipe.scale
-    if scale is None and recipe.init is not None:
-        scale = from_pretrained(MoleculeModel, weights_folder(recipe.init)).config.scale
-    return new_config(known.vocabulary, scale or known.spread(), known.sizes.tolist(), recipe.network, recipe.discrete)
+    other = None if recipe.init is None else from_pretrained(MoleculeModel, weights_folder(recipe.init)).config
+    scale = recipe.scale or (known.spread() if other is None else other.scale)
+    learned = {} if other is None else {(one.name, one.unit): one for one in other.conditions}
+    return new_config(
+        known.vocabulary,
+        scale,
+        known.sizes.tolist(),
+        recipe.network,
+        recipe.discrete,
+        [_in_units_of(known.property_of(name), learned) for name in recipe.conditions],
+        recipe.alignment,
+    )
 
 
 def started(recipe: Recipe, config: ModelConfig) -> Start:
@@ -81,6 +91,13 @@ def started(recipe: Recipe, config: ModelConfig) -> Start:
         after = len(other.config.elements), len(config.elements)
         columns = [*types, *((there + after[0], here + after[1]) for there, here in charges)]
         fitted[_GUESS] = _rows(own[_GUESS].T, given[_GUESS].T, columns, last=False).T.contiguous()
+    told = _places([one.name for one in other.config.conditions], [one.name for one in config.conditions])
+    fitted = {name: value for name, value in fitted.items() if not name.startswith((_UNKNOWN, _VALUES))}
+    if told and own[_UNKNOWN].shape[1] == given[_UNKNOWN].shape[1]:
+        fitted[_UNKNOWN] = _rows(own[_UNKNOWN], given[_UNKNOWN], told, last=False)
+        for there, here in told:
+            old, new = f"{_VALUES}{there}.", f"{_VALUES}{here}."
+            fitted |= {new + name.removeprefix(old): given[name] for name in given if name.startswith(old)}
     initial = take_over(model, fitted)
     blocks = {name: value.numel() for name, value in own.items() if name.startswith("network.blocks")}
     if 2 * sum(blocks.get(name, 0) for name in initial.taken) < sum(blocks.values()):
@@ -127,10 +144,21 @@ def describe(recipe: Recipe, begin: Start) -> list[str]:
         f"{weights} weights; elements {' '.join(config.elements)}; 1 unit is {config.scale:.4f} angstrom; "
         f"{recipe.train.samples} molecules to be seen",
     ]
+    lines += [
+        f"told {one.name}: {one.low:g} to {one.high:g} {one.unit}".rstrip()
+        + f", mean {one.mean:g}, spread {one.spread:g}"
+        for one in config.conditions
+    ]
     if begin.initial is not None:
         unknown = [*begin.elements, *(f"charge {charge:+d}" for charge in begin.charges)]
         lines += begin.initial.lines(str(recipe.init), begin.differ, unknown)
     return lines
+
+
+def _in_units_of(property_: Property, learned: Mapping[tuple[str, str], Property]) -> Property:
+    """A property with the mean and spread that weights have learned it with, if they have."""
+    before = learned.get((property_.name, property_.unit))
+    return property_ if before is None else property_.model_copy(update={"mean": before.mean, "spread": before.spread})
 
 
 def _places(there: Sequence[object], here: Sequence[object]) -> list[tuple[int, int]]:

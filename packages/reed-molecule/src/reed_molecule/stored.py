@@ -11,8 +11,9 @@ identities      I64 [n]      hash of the canonical SMILES without stereo
 split           U8  [n]      0 train, 1 valid, 2 test
 texts           U8  [C]      name, a newline, SMILES: UTF-8
 text_offsets    I64 [n + 1]
+properties      F64 [n, p]   named numbers, NaN where unknown; absent where there are none
 The metadata has one entry, `reed_molecule`: JSON of `format`, `geometry`, `symbols`, `charges`, `split`, `sources`,
-`dropped`.
+`dropped`, and of the units of the `properties` by name, in the order of their columns, where there are some.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from reed_molecule.molecule import Molecule
+from reed_molecule.properties import Table
 from reed_molecule.readers.source import GEOMETRIES, Geometry
 from reed_molecule.vocabulary import AROMATIC, MAX_ATOMIC_NUMBER, Vocabulary
 
@@ -50,7 +52,8 @@ _TYPES = {
     "texts": np.uint8,
     "text_offsets": np.int64,
 }
-_DTYPES = {"U8": np.uint8, "I8": np.int8, "I16": np.int16, "I64": np.int64}
+_PROPERTIES = "properties"
+_DTYPES = {"F64": np.float64, "U8": np.uint8, "I8": np.int8, "I16": np.int16, "I64": np.int64}
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Stored:
         texts: Names and SMILES.
         text_offsets: Where they begin.
         about: What the set says of itself.
+        properties: Named numbers of each molecule.
     """
 
     numbers: UInt8[np.ndarray, " A"]
@@ -101,6 +105,7 @@ class Stored:
     texts: UInt8[np.ndarray, " C"]
     text_offsets: Int64[np.ndarray, " n_1"]
     about: About
+    properties: Table
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -127,7 +132,7 @@ class Stored:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the arrays, the geometry and the vocabulary."""
+        """SHA-256 of the molecules: arrays, geometry and vocabulary, without `properties`."""
         about = self.about
         digest = hashlib.sha256(f"{about.geometry} {about.vocabulary.symbols} {about.vocabulary.charges}".encode())
         for name, array in self._arrays().items():
@@ -147,6 +152,7 @@ class Stored:
         return Stored(
             self.numbers[atoms], self.charges[atoms], self.positions[atoms], self.bonds[bonds], offsets, bond_offsets,
             self.identities[items], self.split[items], self.texts[texts], text_offsets, self.about,
+            self.properties.rows(items),
         )  # fmt: skip
 
     def write(self, path: Path | str) -> None:
@@ -157,7 +163,7 @@ class Stored:
         """
         about = self.about
         # One entry, because safetensors writes several in no fixed order: the same set is the same file.
-        described = {
+        described: dict[str, Any] = {
             "format": FORMAT,
             "geometry": about.geometry,
             "symbols": about.vocabulary.symbols,
@@ -167,19 +173,25 @@ class Stored:
             "dropped": dict(about.dropped or {}),
         }
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        if self.properties.units:
+            described[_PROPERTIES] = dict(self.properties.units)
+            arrays[_PROPERTIES] = np.ascontiguousarray(self.properties.values)
         write_with(path, lambda aside: save_file(arrays, aside, {_ENTRY: json.dumps(described)}))
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in _TYPES}
 
 
-def pack(molecules: Sequence[Molecule], identities: Sequence[int], about: About) -> Stored:
+def pack(
+    molecules: Sequence[Molecule], identities: Sequence[int], about: About, properties: Table | None = None
+) -> Stored:
     """Packs molecules, all in the split "train" until they are assigned.
 
     Args:
         molecules: The molecules.
         identities: The identity of each (`splits.identity`).
         about: What the set says of itself.
+        properties: Named numbers of each; None for none.
 
     Raises:
         InputError: If a molecule reaches further than `REACH`, or has what the vocabulary lacks.
@@ -205,6 +217,7 @@ def pack(molecules: Sequence[Molecule], identities: Sequence[int], about: About)
         texts=np.frombuffer(b"".join(texts), dtype=np.uint8),
         text_offsets=_ends([len(text) for text in texts]),
         about=about,
+        properties=Table.empty(len(molecules)) if properties is None else properties,
     )
 
 
@@ -212,7 +225,8 @@ def joined(parts: Sequence[Stored]) -> Stored:
     """One set of several, in memory.
 
     Raises:
-        InputError: If there is none, or geometry or vocabulary differ: MMFF and DFT coordinates never mix.
+        InputError: If there is none, or geometry or vocabulary differ, or units of a property: MMFF and DFT coordinates
+            never mix.
     """
     if not parts:
         raise InputError("no set of molecules to join; give at least one")
@@ -237,7 +251,8 @@ def joined(parts: Sequence[Stored]) -> Stored:
         for name in _TYPES
         if "offsets" in name
     }
-    return Stored(**whole, **ends, about=replace(first, dropped=dropped, sources=sources, split=ways))
+    about = replace(first, dropped=dropped, sources=sources, split=ways)
+    return Stored(**whole, **ends, about=about, properties=Table.joined([part.properties for part in parts]))
 
 
 def read(path: Path | str) -> Stored:
@@ -255,13 +270,17 @@ def read(path: Path | str) -> Stored:
             raise InputError(f"{path}: geometry {said['geometry']!r} is not one of {', '.join(GEOMETRIES)}")
         vocabulary = Vocabulary(tuple(said["symbols"]), tuple(said["charges"]))
         about = About(said["geometry"], vocabulary, said["split"], tuple(said["sources"]), said["dropped"])
-        arrays = _mapped(Path(path))
+        units = dict(said.get(_PROPERTIES, {}))
+        arrays = _mapped(Path(path), {**_TYPES, _PROPERTIES: np.float64} if units else _TYPES)
         _check(path, arrays)
+        values = arrays.pop(_PROPERTIES, np.zeros((len(arrays["identities"]), 0)))
+        if values.shape != (len(arrays["identities"]), len(units)):
+            raise InputError(f"{path}: its properties do not fit its molecules; prepare it again")
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"no prepared set at {path}; make one with `reed-molecule prepare`") from error
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a prepared set ({error}); make it with `reed-molecule prepare`") from error
-    return Stored(**arrays, about=about)
+    return Stored(**arrays, about=about, properties=Table(units, values))
 
 
 def is_stored(path: Path | str) -> bool:
@@ -279,18 +298,18 @@ def centred(positions: np.ndarray) -> np.ndarray:
     return exact - exact.mean(axis=0, keepdims=True) if len(exact) else exact
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
+def _mapped(path: Path, types: Mapping[str, Any]) -> dict[str, np.ndarray]:
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header: dict[str, Any] = json.loads(stream.read(length))
     arrays: dict[str, np.ndarray] = {}
-    for name, expected in _TYPES.items():
-        entry = header[name]
-        if _DTYPES.get(entry["dtype"]) is not expected:
-            raise InputError(f"{path}: `{name}` is {entry['dtype']}; expected {np.dtype(expected).name}")
+    for name, expected in types.items():
+        entry, kind = header[name], np.dtype(expected)
+        if _DTYPES.get(entry["dtype"]) != kind:
+            raise InputError(f"{path}: `{name}` is {entry['dtype']}; expected {kind.name}")
         shape, start = tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
         empty = 0 in shape
-        arrays[name] = np.zeros(shape, expected) if empty else np.memmap(path, expected, "r", start, shape)
+        arrays[name] = np.zeros(shape, kind) if empty else np.memmap(path, kind, "r", start, shape)
     return arrays
 
 

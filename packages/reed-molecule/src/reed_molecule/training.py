@@ -1,7 +1,8 @@
 """Runs a recipe: builds model, objective and data, trains, and saves weights.
 
 Without latents the objective is plain diffusion (`presets.none`), with one `presets.repa`, with several or a curriculum
-`presets.reed`. Validation draws its noise from fixed streams, so that runs can be compared.
+`presets.reed`. Properties (`conditions`) are all hidden from a share of the molecules, for guidance, and of several
+each alone, too. Validation hides none, and draws its noise from fixed streams, so that runs can be compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +16,14 @@ from reed_core.errors import InputError
 from reed_core.hub import save_pretrained
 from reed_core.latent import Latent, Representations
 from reed_core.noise import NoiseSource, mix_seed
-from reed_core.objective import Objective
+from reed_core.objective import ConditionDropout, Objective
 from reed_core.process import Product
 from reed_core.train import Batch, DataSource, Trainer, parallel
 from reed_core.train.claim import claim_folder
 from torch import nn
 
-from reed_molecule.condition import Condition
+from reed_molecule.alignment import aligned
+from reed_molecule.condition import Condition, Property
 from reed_molecule.dataset import MoleculeSet, TrainingData
 from reed_molecule.known import Known
 from reed_molecule.latents import BatchLatents, build_latents, open_sources
@@ -29,6 +31,7 @@ from reed_molecule.model import ModelConfig, MoleculeModel
 from reed_molecule.process import molecule_process
 from reed_molecule.recipe import Recipe
 from reed_molecule.start import config_of, started
+from reed_molecule.vocabulary import Vocabulary
 
 VALIDATION_BATCHES = 16
 _VALIDATION = 0x76616C69
@@ -43,31 +46,53 @@ class Told:
     Attributes:
         data: The data.
         make: `make(items, batch)` returns the latents of these items; None when there are none.
+        hide: Share of molecules from which each property alone is hidden, where there are several.
     """
 
     data: DataSource
     make: MakeLatents | None = None
+    hide: float = 0.0
 
     def plan(self, epoch: int) -> Sequence[Sequence[int]]:
         """That of the data."""
         return self.data.plan(epoch)
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
-        """That of the data, with the atom mask as its condition."""
+        """That of the data, with at least the atom mask as its condition."""
         batch = self.data.batch(items, noise)
         if batch.c is None:
             batch = replace(batch, c=Condition(batch.mask["types"]))
+        told = batch.c.properties if isinstance(batch.c, Condition) else None
+        if self.hide and told is not None and told.shape[1] > 1:
+            batch = replace(batch, c=batch.c.without(noise.uniform(told.shape[1:]) < self.hide))
         make = self.make
         return batch if make is None else replace(batch, z=lambda: make(items, batch))
 
 
+def recipe_process(recipe: Recipe, vocabulary: Vocabulary) -> Product:
+    """The process that a recipe trains on, of aligned noise if it says so."""
+    weights = {str(name): weight for name, weight in recipe.weights.items()}
+    process = molecule_process(vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+    return aligned(process, recipe.alignment)
+
+
+def training_data(recipe: Recipe, molecules: MoleculeSet, scale: float, conditions: Sequence[Property]) -> TrainingData:
+    """The batches of a recipe; an equivariant network learns nothing from turned molecules."""
+    return TrainingData(
+        molecules, recipe.train.seed, recipe.batch_pairs, scale, rotate=False, conditions=tuple(conditions)
+    )
+
+
 def build_objective(recipe: Recipe, process: Product, latents: Sequence[Latent] = ()) -> Objective:
     """The objective of a recipe: `presets.none`, `repa` or `reed`, by the number of latents and the curriculum."""
+    dropout = ConditionDropout(recipe.drop, Condition.without) if recipe.conditions and recipe.drop else None
     if not latents:
-        return presets.none(process)
+        return presets.none(process, dropout)
     if len(latents) == 1 and not recipe.denoising_warmup and recipe.alignment_end is None:
-        return presets.repa(process, latents[0])
-    return presets.reed(process, latents, recipe.denoising_warmup, recipe.alignment_end, scope=recipe.curriculum_scope)
+        return presets.repa(process, latents[0], dropout)
+    return presets.reed(
+        process, latents, recipe.denoising_warmup, recipe.alignment_end, dropout, scope=recipe.curriculum_scope
+    )
 
 
 @torch.no_grad()
@@ -131,20 +156,23 @@ def train(
         progress: Show a progress bar.
 
     Raises:
-        InputError: If there are latents without values, or the folder holds a run of another model.
+        InputError: If there are latents without values, the folder holds a run of another model, or the
+            model is not told what the recipe says.
     """
     if latents and make is None:
         raise InputError("latents were given without their values; pass make=...")
+    said = (recipe.conditions, recipe.alignment)
+    if (tuple(one.name for one in config.conditions), config.alignment) != said:
+        raise InputError("conditions or alignment of the model are not those of the recipe; make it by `config_of`")
     model = started(recipe, config).model
-    weights = {str(name): weight for name, weight in recipe.weights.items()}
-    process = molecule_process(model.vocabulary, recipe.discrete, time_weight=recipe.time_weight, weights=weights)
+    process = recipe_process(recipe, model.vocabulary)
     objective = build_objective(recipe, process, latents)
     held_out = Told(valid)
 
     def measure(network: nn.Module) -> dict[str, float]:
         return validation_losses(network, process, held_out, recipe.train.seed)
 
-    Trainer(model, objective, Told(data, make), recipe.train, folder, measure, device).fit(progress)
+    Trainer(model, objective, Told(data, make, recipe.drop), recipe.train, folder, measure, device).fit(progress)
     if parallel.is_main():
         save_pretrained(model, folder / "weights")
     return model
@@ -182,10 +210,7 @@ def run_recipe(
         claim_folder(folder, recipe)
     known, held_out = (MoleculeSet.read(recipe.data, split) for split in ("train", "valid"))
     config = config_of(recipe, known)
-    data, valid = (  # an equivariant network learns nothing from turned molecules
-        TrainingData(molecules, recipe.train.seed, recipe.batch_pairs, config.scale, rotate=False)
-        for molecules in (known, held_out)
-    )
+    data, valid = (training_data(recipe, one, config.scale, config.conditions) for one in (known, held_out))
     if recipe.active and not latents:
         latents = build_latents(recipe.active, config.network, known.vocabulary)
         shuffle = recipe.train.seed if recipe.shuffle else None

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from reed_core.cli_options import Device, Threads
 
-from reed_protein.cli_options import Device, Threads, Weights
+from reed_protein.cli_options import Weights
 
 _INPUT, _WHAT, _LETTERS, _SAMPLING, _OUTPUT = "Input", "What is designed", "Letters", "Sampling", "Output"
 

@@ -1,15 +1,13 @@
 """The command `featurize`. Heavy imports stay inside the command, so that `--help` is quick."""
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Shard, Threads, part_of
 from reed_core.errors import InputError
-
-from reed_protein.cli_options import Device, Threads
 
 if TYPE_CHECKING:
     from reed_protein.recipe import Recipe
@@ -33,7 +31,7 @@ def featurize(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Overrides a setting of the recipe, as in train: --set cache=DIR.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="i/N: write the i-th of N parts, i from 1; start N of them.")] = "1/1",
+    shard: Shard = "1/1",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print disk, memory and expected time; write nothing.")
     ] = False,
@@ -45,7 +43,7 @@ def featurize(
     What is there already is kept, so it can be stopped and resumed; of several workers (--shard) the last to finish
     completes the cache. Latents made from tables need no cache. A latent's `format` says how it is stored.
     """
-    part = _part(shard)
+    part = part_of(shard)
     from reed_core.device import use_device
     from reed_core.train.config import read_config
     from reed_core.train.estimate import size
@@ -88,33 +86,13 @@ def featurize(
             )
 
 
-def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--shard {text}: expected i/N with i from 1 to N, as 2/8")
-    return int(found[1]) - 1, int(found[2])
-
-
 def _alone(kind: str, options: list[str], overrides: list[str]) -> "Recipe":
     """A recipe that holds one latent; its tap and weight are never used."""
-    import json
-    import tempfile
-
-    from reed_core.train.config import read_config
+    from reed_core.train.config import assign, make_config
 
     from reed_protein.recipe import Recipe
 
     latent: dict[str, object] = {"kind": kind, "tap": "encoder.0", "weight": 1.0}
-    for entry in options:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise InputError(f"--option {entry}: expected NAME=VALUE")
-        try:
-            latent[name] = json.loads(value)
-        except json.JSONDecodeError:
-            latent[name] = value
+    assign(latent, options, "--option")
     values = {"latents": [latent], "train": {"samples": 1}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{kind}.json"
-        path.write_text(json.dumps(values), encoding="utf-8")
-        return read_config(Recipe, path, overrides)
+    return make_config(Recipe, values, overrides, f"--encoder {kind}")

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from reed_core.cli_options import Device, Threads
 
-from reed_protein.cli_options import Device, Threads, Weights
+from reed_protein.cli_options import Weights
 
 File = Annotated[Path, typer.Argument(help="A structure: PDB or mmCIF, also gzipped.")]
 Chains = Annotated[str | None, typer.Option(help="Chains to read, as A,B; others are not seen.")]

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 from reed_core import console
+from reed_core.cli_options import Device, Set, Threads
 
 from reed_protein import cli_featurize
-from reed_protein.cli_options import Device, Threads, Weights
+from reed_protein.cli_options import Weights
 
 
 def register(app: typer.Typer) -> None:
@@ -68,9 +69,7 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Start from these weights: a folder, or 'bundled' for those of the package.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Overrides a setting: --set train.samples=1000.")
-    ] = None,
+    set_: Set = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print disk, memory, expected hours and global batch; write nothing.")
     ] = False,

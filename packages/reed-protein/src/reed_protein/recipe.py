@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reed_core.errors import InputError
 from reed_core.train.config import TrainConfig
+from reed_core.train.recipe import check_controls, remaining
 
 from reed_protein.dataset import Chains, ChainSet
 from reed_protein.latents.spec import LatentSpec
@@ -60,20 +61,13 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _checked(self) -> "Recipe":
-        names = [spec.name for spec in self.latents]
-        if len(set(names)) != len(names):
-            raise ValueError(f"latents need different names, got {', '.join(names)}; give each a `name`")
-        absent = sorted(set(self.without) - set(names))
-        if absent and self.latents:
-            raise ValueError(f"without: no latent {', '.join(absent)}; there are {', '.join(names)}")
-        if self.shuffle and not self.active:
-            raise ValueError("shuffle is a control of latents, and there is none; set shuffle=false")
+        check_controls(self.latents, self.without if self.latents else (), self.shuffle)
         return self
 
     @property
     def active(self) -> tuple[LatentSpec, ...]:
         """The latents that are trained with."""
-        return tuple(spec for spec in self.latents if spec.name not in self.without)
+        return remaining(self.latents, self.without)
 
 
 def data_path(name: str, folder: bool = False) -> Path:

@@ -8,7 +8,7 @@ whoever finds them whole may write it, and twice is the same as once.
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -59,6 +59,15 @@ class _Rows(NamedTuple):
     scale: Tensor | None
     known: Tensor
     errors: Float64[Tensor, "5"]
+
+
+@runtime_checkable
+class PartProgress(Protocol):
+    """Told how far the writing of a part has come."""
+
+    def __call__(self, *, completed: int, total: int) -> Any:
+        """Called after each shard."""
+        ...
 
 
 class CacheBuilder:
@@ -151,6 +160,28 @@ class CacheBuilder:
             tensors["scale"] = torch.cat(scales)
         header = {"reed": self.content.model_dump_json()}  # one key: safetensors keeps no order among several
         write_with(path, lambda aside: save_file(tensors, aside, header))
+
+    def write_part(self, part: tuple[int, int] = (0, 1), progress: PartProgress | None = None) -> Cache | None:
+        """Writes what is missing of a part of the shards; stopped at any moment, it goes on with the next shard.
+
+        Args:
+            part: (i, n): the i-th of n parts, i from 0, for n workers. The call that finds all shards there seals.
+            progress: Called as progress(completed=, total=) with the shards looked after and their number.
+
+        Returns:
+            The cache; None if another worker still has shards to write.
+
+        Raises:
+            InputError: If an item cannot be encoded, or the folder holds another cache.
+        """
+        mine = range(part[0], self.shards, part[1])
+        for done, index in enumerate(mine, start=1):
+            self.write(index)
+            if progress is not None:
+                progress(completed=done, total=len(mine))
+        if part[1] > 1 and self.missing:
+            return None
+        return Cache(self.folder, self.seal())
 
     def seal(self) -> Manifest:
         """Hashes all shards and writes the manifest, which makes the folder a cache.
@@ -274,9 +305,9 @@ def build_cache(
 ) -> Cache:
     """Writes what is missing of a cache, in this process, and opens it. Arguments as of `CacheBuilder`."""
     builder = CacheBuilder(folder, encoder, data, format=format, shard_items=shard_items, batch_items=batch_items)
-    for index in range(builder.shards):
-        builder.write(index)
-    return Cache(builder.folder, builder.seal())
+    cache = builder.write_part()
+    assert cache is not None, "one worker writes all"
+    return cache
 
 
 def _lengths(mask: Bool[Tensor, "b n"]) -> Tensor:

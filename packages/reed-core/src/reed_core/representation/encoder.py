@@ -104,6 +104,13 @@ def _data_alone(x_0: Tensor, c: Any, mask: Bool[Tensor, "b n"] | None) -> tuple[
     return (x_0,)
 
 
+def move_encoder(encoder: Encoder, device: torch.device | str) -> None:
+    """Moves the module of an encoder to a device, if it has one."""
+    module = getattr(encoder, "module", None)
+    if isinstance(module, nn.Module):
+        module.to(device)
+
+
 class ModuleEncoder:
     """Any torch module as an encoder: its output, or what one of its submodules puts out. No gradient, no dropout.
 

@@ -57,6 +57,10 @@ def components(form: str, dim: int) -> int:
     return int(found[1])
 
 
+SHARD_HEADER = 1500
+"""Bytes of a shard, about, that are neither rows nor offsets."""
+
+
 def row_bytes(form: str, dim: int) -> int:
     """Bytes of one row on disk: its numbers, its scale, and whether it is known."""
     k = components(form, dim)

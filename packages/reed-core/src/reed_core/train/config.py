@@ -125,26 +125,55 @@ def read_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
         raise InputError(f"{path} is not valid {kind_of_file}: {reason}; correct the file") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no settings; expected a table of names and values")
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        names = name.split(".")
-        if not equals or not all(names):
-            raise InputError(f"--set {override}: expected NAME=VALUE or NAME.NAME=VALUE")
-        _assign(values, names, value)
+    return make_config(kind, values, overrides, str(path))
+
+
+def make_config(kind: type[Config], values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
+    """Builds a configuration from values and `a.b=c` overrides.
+
+    Args:
+        kind: The pydantic model to build.
+        values: The settings; the overrides are written into them.
+        overrides: As in `read_config`.
+        source: What to call the values in an error.
+
+    Raises:
+        InputError: If a setting is unknown or out of range.
+    """
+    assign(values, overrides)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}" for item in error.errors()
         )
-        raise InputError(f"{path} {' '.join(overrides)}: {problems}; correct the settings") from error
+        raise InputError(f"{source} {' '.join(overrides)}: {problems}; correct the settings") from error
 
 
-def _assign(values: dict[str, Any], names: list[str], text: str) -> None:
+def assign(values: dict[str, Any], entries: Sequence[str], option: str = "--set") -> None:
+    """Writes `a.b=c` into values, in place; the right side is read as JSON, else as text.
+
+    Args:
+        values: The settings.
+        entries: The assignments.
+        option: The option they were given by.
+
+    Raises:
+        InputError: If one is no assignment, or goes into what is no table.
+    """
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        names = name.split(".")
+        if not equals or not all(names):
+            raise InputError(f"{option} {entry}: expected NAME=VALUE or NAME.NAME=VALUE")
+        _assign(values, names, value, option)
+
+
+def _assign(values: dict[str, Any], names: list[str], text: str, option: str) -> None:
     for name in names[:-1]:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):
-            raise InputError(f"--set {'.'.join(names)}: {name} is a value, not a table")
+            raise InputError(f"{option} {'.'.join(names)}: {name} is a value, not a table")
     try:
         values[names[-1]] = json.loads(text)
     except json.JSONDecodeError:

@@ -12,6 +12,7 @@ takes part in every collective and adds zeros.
 
 import atexit
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -28,6 +29,8 @@ from reed_core.errors import InputError
 
 Parallel = Literal["ddp", "fsdp"]
 Value = TypeVar("Value")
+
+_FAREWELL = 0.3  # seconds
 
 
 def start(device: torch.device | str) -> torch.device:
@@ -62,9 +65,14 @@ def start(device: torch.device | str) -> torch.device:
 
 
 def stop() -> None:
-    """Leaves the process group, if there is one."""
+    """Leaves the process group, if there is one. Call it before Python ends; after `start` that is done at exit.
+
+    DTensor's caches keep the group's threads alive past `destroy_process_group`. A thread that drops its last tensors
+    needs Python for it, and ends the process with SIGABRT when Python is ending already: hence the wait.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(_FAREWELL)
 
 
 def rank() -> int:

@@ -3,7 +3,8 @@
     pixels                                    no autoencoder: pixels in [-1, 1]
     stabilityai/sd-vae-ft-mse                 OWNER/NAME on the hub
     black-forest-labs/FLUX.1-dev/vae          OWNER/NAME/SUBFOLDER on the hub
-    path/to/folder                            config.json and safetensors of diffusers, or the files of TAEF2
+    path/to/folder                            config.json and safetensors of diffusers, the files of TAEF2, or an
+                                              encoder's tokens with their decoder (`reed_image.autoencoder.rae`)
 
 Weights are read from safetensors alone.
 """
@@ -20,6 +21,7 @@ from reed_core.errors import InputError
 
 from reed_image.autoencoder.codec import Codec, DcCodec, KlCodec, PixelCodec, TinyCodec
 from reed_image.autoencoder.model import Autoencoder, AutoencoderSpec
+from reed_image.autoencoder.rae import is_rae, load_rae
 from reed_image.autoencoder.taef2 import ENCODER_FILE, load_taef2
 
 PIXELS = "pixels"
@@ -44,6 +46,8 @@ def load_autoencoder(name: str | Path) -> Autoencoder:
     folder = Path(name)
     if (folder / ENCODER_FILE).is_file():
         return load_taef2(folder)
+    if is_rae(folder):
+        return load_rae(folder)
     if folder.is_dir():
         return _from_diffusers(str(folder), None, f"{folder} holds no autoencoder of diffusers")
     owner, _, rest = str(name).partition("/")

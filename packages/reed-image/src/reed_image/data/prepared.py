@@ -49,11 +49,13 @@ class Named:
         names: Their names.
         labels: Class index, -1 without, [b].
         mirrored: True where it is the mirrored copy, [b].
+        classes: Names of the classes; empty without.
     """
 
     names: tuple[str, ...]
     labels: Int[Tensor, "b"]
     mirrored: Bool[Tensor, "b"]
+    classes: tuple[str, ...] = ()
 
 
 class Prepared:
@@ -126,9 +128,9 @@ class Prepared:
         found[mirrored == 1] = found[mirrored == 1][:, :, ::-1]
         return torch.from_numpy(found).permute(0, 3, 1, 2).float() / 255
 
-    def items(self) -> "PictureItems":
-        """The pictures as what `reed_core.representation` encodes."""
-        return PictureItems(self)
+    def items(self, pixels: bool = True) -> "PictureItems":
+        """The pictures as what `reed_core.representation` encodes; without pixels, their names and classes alone."""
+        return PictureItems(self, pixels)
 
     def verify(self) -> None:
         """Reads everything and compares the SHA-256 of each file.
@@ -150,9 +152,11 @@ class PictureItems:
 
     Attributes:
         prepared: Where they come from.
+        pixels: Whether the pictures are read; else x_0 is empty, for what goes by the name alone.
     """
 
     prepared: Prepared
+    pixels: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -167,7 +171,8 @@ class PictureItems:
         prepared = self.prepared
         names = tuple(prepared.names[item // prepared.copies] for item in items)
         mirrored = torch.tensor([item % prepared.copies == 1 for item in items])
-        return Batch(prepared.pictures(items), c=Named(names, prepared.labels_of(items), mirrored))
+        x_0 = prepared.pictures(items) if self.pixels else torch.zeros(len(names), 0)
+        return Batch(x_0, c=Named(names, prepared.labels_of(items), mirrored, prepared.manifest.classes))
 
 
 def open_prepared(folder: Path | str) -> Prepared:

@@ -16,6 +16,8 @@ from reed_image.autoencoder.model import draw
 from reed_image.data.prepared import MEAN, STD, Prepared
 from reed_image.data.source import UNLABELLED
 
+X, ITEM = "x", "item"
+
 
 def training_data(
     prepared: Prepared,
@@ -26,6 +28,7 @@ def training_data(
     drop: float = 0.0,
     latents: Mapping[str, Rows | Gathers] | None = None,
     whole_batches: bool = True,
+    numbered: bool = False,
 ) -> ArrayData:
     """Latents as x_0 (drawn anew for each sample, where they have a deviation), classes as condition.
 
@@ -37,6 +40,7 @@ def training_data(
         drop: Probability that a sample's class is the null class.
         latents: Representations by name, of all items of `prepared.items()`.
         whole_batches: Leave out a last, smaller batch.
+        numbered: x_0 comes as {"x": ..., "item": ...} with the number of the item, to look up what stands beside it.
 
     Returns:
         The data; its condition is None if no picture has a label.
@@ -47,6 +51,8 @@ def training_data(
     fields = {MEAN: _rows(prepared, MEAN)}
     if prepared.std is not None:
         fields[STD] = _rows(prepared, STD)
+    if numbered:
+        fields[ITEM] = Rows(torch.arange(len(prepared)))
     labels = torch.from_numpy(prepared.labels.astype(np.int64))
     known = labels != UNLABELLED
     if null_class is not None:
@@ -71,4 +77,5 @@ def _rows(prepared: Prepared, name: str) -> Rows:
 
 def _drawn(stored: State, noise: NoiseSource) -> State:
     fields = cast("Mapping[str, Tensor]", stored)
-    return draw(Moments(fields[MEAN], fields.get(STD)), noise)
+    x_0 = draw(Moments(fields[MEAN], fields.get(STD)), noise)
+    return {X: x_0, ITEM: fields[ITEM]} if ITEM in fields else x_0

@@ -6,7 +6,6 @@ its processor in place of the tokenizer.
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from reed_image.data.prepared import Named
 from reed_image.data.source import digest
+from reed_image.encoders.language import language_model, pad_with
 
 
 class TextEncoder:
@@ -57,10 +57,7 @@ class TextEncoder:
             captions,
         )
         self.layer, self.see, self.prompt, self.partial = layer, see, prompt, partial
-        plain = tokenizer.tokenizer if hasattr(tokenizer, "tokenizer") else tokenizer
-        plain.padding_side = "right"  # padding on the left would shift the positions of a caption by its batch
-        if getattr(plain, "pad_token", "") is None:
-            plain.pad_token = plain.eos_token
+        pad_with(tokenizer, "right")  # on the left it would shift the positions of a caption by its batch
         config: Any = model.config
         self.dim = int(getattr(config, "text_config", config).hidden_size)
 
@@ -120,18 +117,5 @@ def load_text_encoder(model: str, captions: Mapping[str, str], **options: Any) -
     Raises:
         InputError: If transformers is not installed, or the model cannot be had.
     """
-    try:
-        library = import_module("transformers")
-    except ImportError as error:
-        raise InputError("text encoders need the package transformers; install reed-image[vlm]") from error
-    see = bool(options.get("see", False))
-    reader, kind = ("AutoProcessor", "AutoModelForImageTextToText") if see else ("AutoTokenizer", "AutoModel")
-    try:
-        tokenizer = getattr(library, reader).from_pretrained(model)
-        network = getattr(library, kind).from_pretrained(model, use_safetensors=True)
-    except Exception as error:  # a download fails in many ways, and so does a folder that is something else
-        raise InputError(
-            f"language model '{model}' is neither a folder here nor can it be downloaded ({type(error).__name__}); "
-            "give the folder of a copy"
-        ) from error
-    return TextEncoder(network, tokenizer, captions, **options)
+    found = language_model(model, bool(options.get("see", False)))
+    return TextEncoder(found.model, found.reader, captions, **options)

@@ -100,6 +100,21 @@ def mobilenet_v2(path: Path, *, grid: int, at: int = -1, level: Level = "token")
     )
 
 
+def pixels_of_token(model: str, at: int = -1, **settings: Any) -> int:
+    """Pixels of the input for each token along a side: the grid of `timm_encoder` times this is the input's side.
+
+    Args:
+        model: Its name in timm.
+        at: Which block or stage is read.
+        settings: Further arguments of `timm.create_model`.
+
+    Raises:
+        InputError: If there is no such model or stage.
+    """
+    outline, _ = _outline(model, settings)
+    return _step(outline, model, at, hasattr(outline, "num_prefix_tokens") and hasattr(outline, "patch_embed"))
+
+
 def _tokens(network: Any, x: Tensor, at: int, transformer: bool, level: Level, pool: Pool) -> Tensor:
     if not transformer:
         (maps,) = network.forward_intermediates(x, indices=[at], output_fmt="NCHW", intermediates_only=True)

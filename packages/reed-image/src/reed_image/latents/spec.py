@@ -23,34 +23,45 @@ from reed_core.head import Gaussian, Head, VonMisesFisher
 from reed_core.latent import Latent
 from reed_core.representation import Encoder
 from reed_core.reveal import Cutoff, RevealDensity, Uniform
+from reed_core.train.recipe import named_by_kind
 
 from reed_image.network import SiTConfig
 
 DEFAULT_DATA = "../shared/data"
 Level = Literal["token", "global"]
-_USE = frozenset(("tap", "weight", "name", "head", "kappa", "sigma", "reveal", "hidden", "layers", "format"))
+_ASKED = ("tap", "weight", "name", "head", "kappa", "sigma", "reveal", "hidden", "layers", "format")
+_USE = frozenset((*_ASKED, "injection", "into", "components", "window"))
 
 
 class _Spec(BaseModel):
     """What all kinds have in common.
 
     Attributes:
-        tap: Module path in the network: `blocks.7` is the eighth block.
-        weight: Its weight in the loss.
+        injection: "implicit": the network is asked for it. "explicit": the network is told it, and a generator of
+            its own draws it when pictures are drawn; of level global. "joint": it diffuses beside the picture; one of
+            them at most.
+        tap: Module path in the network: `blocks.7` is the eighth block. What the head reads, or the generator of an
+            explicit one, at pure noise: what the network makes of class and text.
+        weight: Its weight in the loss: of the head, of the generator, or of the field.
         name: Its name in the log; by default its kind.
         head: "cosine" (von Mises-Fisher) or "gaussian".
         kappa: Concentration of the first.
         sigma: Standard deviation of the second.
         reveal: Ends of the interval of diffusion time in which it is revealed, uniformly.
-        hidden: Width of the projector's hidden layers; by default that of the network.
-        layers: Linear layers of the projector.
+        hidden: Width of the projector's hidden layers, or of the generator; by default that of the network.
+        layers: Linear layers of the projector, or blocks of the generator.
+        into: Of an explicit one: the module whose output it scales and shifts. "time" is the conditioning vector.
+        components: Of a joint one: how many of its principal components diffuse.
+        window: Of a joint one: the diffusion times between which it is noised; (0.5, 1) has it done when the picture
+            is half drawn.
         format: How the cache stores it: float16, float32, int8 or pca-k (`reed_core.representation.format`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
-    tap: str
+    injection: Literal["implicit", "explicit", "joint"] = "implicit"
+    tap: str = ""
     weight: float = Field(0.5, gt=0)
     name: str = ""
     head: Literal["cosine", "gaussian"] = "cosine"
@@ -59,19 +70,26 @@ class _Spec(BaseModel):
     reveal: tuple[float, float] = (0.0, 1.0)
     hidden: int | None = Field(None, ge=1)
     layers: int = Field(3, ge=1)
+    into: str = "time"
+    components: int = Field(8, ge=1)
+    window: tuple[float, float] = (0.0, 1.0)
     format: str = Field("float16", pattern=r"^(float16|float32|int8|pca-[1-9][0-9]*)$")
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name") and "kind" in values:
-            return {**values, "name": values["kind"]}
-        return values
+        return named_by_kind(values)
 
     @model_validator(mode="after")
     def _ordered(self) -> "_Spec":
         if not 0.0 <= self.reveal[0] < self.reveal[1] <= 1.0:
             raise ValueError(f"reveal = {list(self.reveal)}: expected two times, 0 <= low < high <= 1")
+        if not 0.0 <= self.window[0] < self.window[1] <= 1.0:
+            raise ValueError(f"window = {list(self.window)}: expected two times, 0 <= low < high <= 1")
+        if not self.tap and self.injection != "joint":
+            raise ValueError("tap is missing: the module that is read, as blocks.3")
+        if self.injection != "implicit" and self.reveal != (0.0, 1.0):
+            raise ValueError(f"reveal belongs to implicit latents; an {self.injection} one is there from the start")
         return self
 
     @property

@@ -1,35 +1,59 @@
 """Caches of latents, one folder each, named by what is in it: `KIND-DIGEST-PICTURES`, of settings, format and pictures.
 
-The fingerprint under which a cache is written holds the settings and the encoder's own fingerprint, part by part. So
-training recognises a cache by its settings without loading the encoder, which may be large; a second `featurize` with
-other weights under the same settings is refused.
+Training finds a cache by its settings, without loading the encoder (`reed_core.representation.by_settings`).
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool
 from reed_core.errors import InputError
 from reed_core.latent import Representation
-from reed_core.representation import Cache, CacheBuilder, Encoder, Shuffled, named, open_cache
+from reed_core.representation import Cache, CacheBuilder, Encoder, Shuffled
+from reed_core.representation.build import PartProgress
+from reed_core.representation.by_settings import (
+    Stamped,
+    absent,
+    cache_folder,
+    is_complete,
+    open_by_settings,
+    settings_of,
+)
+from reed_core.representation.encoder import move_encoder
 from reed_core.representation.estimate import estimate_encoding
-from reed_core.representation.format import row_bytes
-from reed_core.representation.identity import parts_of
-from reed_core.representation.shard import MANIFEST, Manifest
+from reed_core.representation.format import SHARD_HEADER, row_bytes
 from reed_core.train.arrays import Gathers
 from reed_core.train.estimate import size
-from torch import Tensor
 
 from reed_image.data import Prepared
 from reed_image.latents.spec import LatentSpec, Level, outline
 
 SHARD_ITEMS = 1024
 BATCH_ITEMS = 64
-_HEADER = 1500  # bytes of a shard that are neither rows nor offsets
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """What is kept in a cache: a latent, or the text of a recipe. See `LatentSpec`."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def format(self) -> str: ...  # noqa: D102
+
+    def parts(self, grid: int) -> dict[str, str]:
+        """Every setting that the values depend on."""
+        ...
+
+    def encoder(self, grid: int) -> Encoder:
+        """The encoder; loads its weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,13 +61,13 @@ class Plan:
     """A cache to be written.
 
     Attributes:
-        spec: The latent.
+        spec: The latent, or the text of a recipe.
         folder: Where.
         settings: The settings, as parts of a fingerprint.
         grid: Tokens along a side.
     """
 
-    spec: LatentSpec
+    spec: Encoded
     folder: Path
     settings: str
     grid: int
@@ -51,10 +75,10 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether it is there already."""
-        return (self.folder / MANIFEST).is_file()
+        return is_complete(self.folder)
 
 
-def plan_of(spec: LatentSpec, prepared: Prepared, root: Path, grid: int) -> Plan:
+def plan_of(spec: Encoded, prepared: Prepared, root: Path, grid: int) -> Plan:
     """What `featurize` would write; loads no encoder.
 
     Args:
@@ -63,9 +87,8 @@ def plan_of(spec: LatentSpec, prepared: Prepared, root: Path, grid: int) -> Plan
         root: The folder of caches.
         grid: Tokens along a side: that of the network.
     """
-    settings = named({f"settings.{name}": value for name, value in spec.parts(grid).items()})
-    digest = hashlib.sha256(f"{settings} {spec.format}".encode()).hexdigest()
-    return Plan(spec, Path(root) / f"{spec.kind}-{digest[:10]}-{prepared.fingerprint[:10]}", settings, grid)
+    settings = settings_of(spec.parts(grid))
+    return Plan(spec, cache_folder(Path(root), spec.kind, settings, spec.format, prepared.fingerprint), settings, grid)
 
 
 def featurize(
@@ -73,7 +96,7 @@ def featurize(
     prepared: Prepared,
     device: torch.device | str = "cpu",
     part: tuple[int, int] = (0, 1),
-    progress: Callable[[int, int], Any] | None = None,
+    progress: PartProgress | None = None,
 ) -> Cache | None:
     """Writes what is missing of a cache; stopped at any moment, it goes on with the next shard.
 
@@ -83,7 +106,7 @@ def featurize(
         device: Where the encoder runs.
         part: (i, n): write the i-th of n parts of the shards, i from 0, for n workers. The call that finds all shards
             there finishes the cache.
-        progress: Called as progress(done, of) after each shard.
+        progress: Told after each shard.
 
     Returns:
         The cache; None if another worker still has shards to write.
@@ -91,15 +114,7 @@ def featurize(
     Raises:
         InputError: If the encoder is not to be had, a picture cannot be encoded, or the folder holds another cache.
     """
-    builder = builder_of(plan, prepared, device)
-    mine = range(part[0], builder.shards, part[1])
-    for done, index in enumerate(mine, start=1):
-        builder.write(index)
-        if progress is not None:
-            progress(done, len(mine))
-    if part[1] > 1 and builder.missing:
-        return None
-    return Cache(plan.folder, builder.seal())
+    return builder_of(plan, prepared, device).write_part(part, progress)
 
 
 def builder_of(plan: Plan, prepared: Prepared, device: torch.device | str = "cpu") -> CacheBuilder:
@@ -108,16 +123,15 @@ def builder_of(plan: Plan, prepared: Prepared, device: torch.device | str = "cpu
     Raises:
         InputError: If the encoder is not to be had, or the pictures were not kept.
     """
-    if prepared.images is None:
+    pixels = plan.spec.kind != "tokens"
+    if pixels and prepared.images is None:
         raise InputError(f"{prepared.folder} was prepared without its pictures; prepare it again with them")
     encoder = plan.spec.encoder(plan.grid)
-    module = getattr(encoder, "module", None)
-    if isinstance(module, torch.nn.Module):
-        module.to(device)
+    move_encoder(encoder, device)
     return CacheBuilder(
         plan.folder,
-        _Stamped(encoder, plan.settings),
-        prepared.items(),
+        Stamped(encoder, plan.settings),
+        prepared.items(pixels),
         format=plan.spec.format,
         shard_items=SHARD_ITEMS,
         batch_items=BATCH_ITEMS,
@@ -155,7 +169,7 @@ def size_of(builder: CacheBuilder) -> int:
     content = builder.content
     rows = 1 if content.level == "global" else len(builder.encode([0])[0][0])
     each = rows * row_bytes(content.format, content.dim) + rows + 8
-    return content.items * each + _HEADER * builder.shards
+    return content.items * each + SHARD_HEADER * builder.shards
 
 
 def open_plan(plan: Plan, prepared: Prepared) -> Cache:
@@ -168,21 +182,9 @@ def open_plan(plan: Plan, prepared: Prepared) -> Cache:
     Raises:
         InputError: If it is not there, not finished, damaged, or was written under other settings.
     """
-    path = plan.folder / MANIFEST
-    if not path.is_file():
-        raise InputError(
-            f"no cache of latent '{plan.spec.name}' in {plan.folder}; write it with: reed-image featurize, and the "
-            "arguments of this run"
-        )
-    try:
-        held = Manifest.model_validate_json(path.read_text(encoding="utf-8")).content.encoder_fingerprint
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path} is no manifest of a cache ({reason}); remove {plan.folder} and featurize again"
-        ) from error
-    own = " ".join(word for word in held.split() if not word.startswith("settings."))
-    return open_cache(plan.folder, encoder=f"{plan.settings} {own}", data=prepared.items().fingerprint)
+    if not plan.complete:
+        raise absent(plan.spec.name, plan.folder, "reed-image")
+    return open_by_settings(plan.folder, plan.settings, prepared.items().fingerprint)
 
 
 @dataclass(frozen=True)
@@ -249,19 +251,6 @@ class Blank:
     def gather(self, items: Sequence[int]) -> Representation:
         """Ones."""
         return Representation(torch.ones(len(items), *self.rows, self.dim))
-
-
-class _Stamped:
-    """An encoder whose fingerprint begins with its settings."""
-
-    def __init__(self, encoder: Encoder, settings: str) -> None:
-        self.encoder, self.name, self.dim = encoder, encoder.name, encoder.dim
-        self.level: Literal["token", "pair", "global"] = encoder.level
-        own = parts_of(encoder.fingerprint)
-        self.fingerprint = f"{settings} {named({f'encoder.{name}' if name else 'encoder': own[name] for name in own})}"
-
-    def __call__(self, x_0: Tensor, c: object = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
-        return self.encoder(x_0, c, mask)
 
 
 def _level(level: str) -> Level:

@@ -22,6 +22,8 @@ class SiTConfig(BaseModel):
         qk_norm: Whether queries and keys are normalised per head (LayerNorm), which keeps attention in bounds.
         rope: Whether queries and keys are rotated by their place, beside the fixed positions that are added to x.
         learn_sigma: Whether the last layer has outputs that nobody reads, as the published SiT weights have.
+        joint: Channels of a second field that diffuses beside x, one row for each patch; 0 for x alone.
+        joint_pooled: Whether that field has one row in all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,8 @@ class SiTConfig(BaseModel):
     qk_norm: bool = False
     rope: bool = False
     learn_sigma: bool = False
+    joint: int = Field(0, ge=0)
+    joint_pooled: bool = False
 
     @model_validator(mode="after")
     def _divisible(self) -> "SiTConfig":
@@ -53,6 +57,11 @@ class SiTConfig(BaseModel):
     def grid(self) -> int:
         """Patches along one side."""
         return self.size // self.patch
+
+    @property
+    def joint_shape(self) -> tuple[int, int]:
+        """Rows and channels of the second field."""
+        return (1 if self.joint_pooled else self.tokens), self.joint
 
     @property
     def tokens(self) -> int:

@@ -4,12 +4,17 @@
     c        = embedding of t + embedding of the class
     tokens  <- block_k(tokens, c), k = 1 ... depth
     v        = patches of final(tokens, c), each a vector (row, column, channel)
-t = 0 is data and t = 1 is noise; what is predicted is what the process asks (`Interpolant.prediction`), v by default.
-The null class and the null text, which classifier-free guidance needs, are the network's own: `net(x_t, t, None)`.
+A network of two fields (ReDi, arXiv 2504.16064) takes {"x": ..., "z": ...}, adds a matrix times each row of z to its
+patch, and says both. t = 0 is data and t = 1 is noise; what is predicted is what the process asks
+(`Interpolant.prediction`), v by default. The null class and the null text, which classifier-free guidance needs, are
+the network's own: `net(x_t, t, None)`.
 """
+
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from reed_core.errors import InputError
+from reed_core.state import State
 from torch import Tensor, nn
 
 from reed_image.network.attention import TextAttention, rope_table
@@ -40,18 +45,18 @@ class SiT(nn.Module):
         self.text = TextEmbedding(config.text_dim, config.width) if config.text_dim else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final = Final(config.width, 2 * pixels if config.learn_sigma else pixels)
+        self.joint = Field(config) if config.joint else None
         self.register_buffer("places", place_table(config.width, config.grid), persistent=False)
         rope = rope_table(config.width // config.heads, config.grid) if config.rope else None
         self.register_buffer("rope", rope, persistent=False)
         self._initialise()
 
-    def forward(
-        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, "b"], c: Condition | None = None
-    ) -> Float[Tensor, "b c h w"]:
-        """Predicts v (or what else the process asks) of x_t at times t.
+    def forward(self, x_t: State, t: Float[Tensor, "b"], c: Condition | None = None) -> State:
+        """Predicts v (or what else the process asks) of x_t at times t, in the form of x_t.
 
         Args:
-            x_t: Corrupted images or latents, [b, channels, size, size].
+            x_t: Corrupted images or latents, [b, channels, size, size]; of two fields, "x" of that form and "z", [b, n,
+                joint] (one row if pooled).
             t: Times in [0, 1].
             c: What is known; None is the null condition.
 
@@ -59,9 +64,12 @@ class SiT(nn.Module):
             InputError: If x_t has another shape, or the condition holds what the network cannot read.
         """
         config, c = self.config, c or Condition()
+        x_t, z_t = self._fields(x_t)
         self._check(x_t, c)
         count, dtype = x_t.shape[0], self.patch.weight.dtype
         x = self.patch(self._to_patches(x_t.to(dtype))) + self.places.to(dtype)
+        if self.joint is not None:
+            x = x + self.joint.enter(z_t.to(dtype))
         vector = self.time(t)
         if self.label is not None:
             vector = vector + self.label(c.label, count)
@@ -69,7 +77,19 @@ class SiT(nn.Module):
         for block in self.blocks:
             x = block(x, vector, text, mask, self.rope)
         said = self.final(x, vector).unflatten(-1, (config.patch, config.patch, -1))[..., : config.channels]
-        return self._from_patches(said).to(x_t.dtype)
+        said = self._from_patches(said).to(x_t.dtype)
+        return said if self.joint is None else {"x": said, "z": self.joint(x, vector).to(z_t.dtype)}
+
+    def _fields(self, x_t: State) -> tuple[Tensor, Tensor]:
+        """X and z; without a second field, x twice."""
+        if self.joint is None:
+            if isinstance(x_t, Mapping):
+                raise InputError("two fields were given to a network of one; give x alone, or set `joint`")
+            return x_t, x_t
+        shape = self.config.joint_shape
+        if not isinstance(x_t, Mapping) or set(x_t) != {"x", "z"} or tuple(x_t["z"].shape[1:]) != shape:
+            raise InputError(f"the network takes two fields, x and z of the shape {shape}; give both")
+        return x_t["x"], x_t["z"]
 
     def _to_patches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n p"]:
         grid, patch = self.config.grid, self.config.patch
@@ -98,7 +118,7 @@ class SiT(nn.Module):
 
     def _initialise(self) -> None:
         """The published start: Xavier matrices in blocks and patches; modulations, text outputs and last layer zero."""
-        for module in [self.patch, *self.blocks.modules()]:
+        for module in [self.patch, *self.blocks.modules(), *([] if self.joint is None else self.joint.modules())]:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
@@ -107,5 +127,25 @@ class SiT(nn.Module):
                 last = module.linear if isinstance(module, Modulation) else module.out
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
-        nn.init.zeros_(self.final.linear.weight)
-        nn.init.zeros_(self.final.linear.bias)
+        for end in [self.final, *([] if self.joint is None else [self.joint.final])]:
+            nn.init.zeros_(end.linear.weight)
+            nn.init.zeros_(end.linear.bias)
+
+
+class Field(nn.Module):
+    """The second field: how it enters, and what is said of it.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: SiTConfig) -> None:
+        super().__init__()
+        self.pooled = config.joint_pooled
+        self.enter = nn.Linear(config.joint, config.width)
+        self.final = Final(config.width, config.joint)
+
+    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b m k"]:
+        """Predicts a row for each patch, or their mean."""
+        said = self.final(x, c)
+        return said.mean(1, keepdim=True) if self.pooled else said

@@ -23,6 +23,7 @@ from reed_core.head import Categorical, Gaussian, Head, VonMisesFisher
 from reed_core.hub import CONFIG, from_pretrained
 from reed_core.latent import Latent
 from reed_core.representation import Encoder
+from reed_core.train.recipe import named_by_kind
 
 from reed_molecule.encoders.arrays import ArrayEncoder, Atoms
 from reed_molecule.encoders.bond_graph import BondGraphConfig, BondGraphEncoder
@@ -68,9 +69,7 @@ class _Spec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name") and "kind" in values:
-            return {**values, "name": values["kind"]}
-        return values
+        return named_by_kind(values)
 
     @model_validator(mode="after")
     def _level_fits(self) -> "_Spec":

@@ -4,37 +4,28 @@ The fingerprint of the values is that of the settings: they determine the encode
 training recognises a cache without loading the encoder.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool
-from reed_core.errors import InputError
 from reed_core.latent import Representation
 from reed_core.representation import Cache, CacheBuilder, Encoder, named, open_cache
+from reed_core.representation.build import PartProgress
+from reed_core.representation.by_settings import absent, cache_folder, is_complete
+from reed_core.representation.encoder import move_encoder
 from reed_core.representation.format import row_bytes
 from reed_core.state import State
 from torch import Tensor
 
 from reed_molecule.dataset import MoleculeSet
 from reed_molecule.encoders.clean import CleanMolecules
-from reed_molecule.encoders.network import NetworkEncoder
 from reed_molecule.latents.spec import LatentSpec, PairSpec, VectorSpec
 
 SHARD_ITEMS = 4096
 BATCH_ITEMS = 64
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """Told how far the writing has come."""
-
-    def __call__(self, *, completed: int, total: int) -> Any:
-        """Called after each shard."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether it is there already."""
-        return (self.folder / "manifest.json").is_file()
+        return is_complete(self.folder)
 
 
 def plan_of(spec: VectorSpec, molecules: MoleculeSet, root: Path) -> Plan:
@@ -77,12 +68,11 @@ def plan_of(spec: VectorSpec, molecules: MoleculeSet, root: Path) -> Plan:
         InputError: If weights of an encoder are missing.
     """
     settings = named(spec.parts(molecules.vocabulary))
-    digest = hashlib.sha256(f"{settings} {spec.format}".encode()).hexdigest()
     dim = spec.dim_of(molecules.vocabulary)
     rows = len(molecules) if spec.level == "global" else int(molecules.sizes.sum())
     return Plan(
         spec=spec,
-        folder=Path(root) / f"{spec.kind}-{digest[:10]}-{molecules.fingerprint[:10]}",
+        folder=cache_folder(Path(root), spec.kind, settings, spec.format, molecules.fingerprint),
         settings=settings,
         data=molecules.fingerprint,
         molecules=len(molecules),
@@ -101,7 +91,7 @@ def featurize(
     molecules: MoleculeSet,
     device: torch.device | str = "cpu",
     part: tuple[int, int] = (0, 1),
-    progress: Progress | None = None,
+    progress: PartProgress | None = None,
     shard_items: int = SHARD_ITEMS,
 ) -> Cache | None:
     """Writes what is missing of a cache; stopped at any moment, it goes on with the next shard.
@@ -123,8 +113,7 @@ def featurize(
     """
     clean = CleanMolecules(molecules)
     encoder = plan.spec.encoder(clean)
-    if isinstance(encoder, NetworkEncoder):
-        encoder.module.to(device)
+    move_encoder(encoder, device)
     builder = CacheBuilder(
         plan.folder,
         _Known(encoder, plan.settings),
@@ -133,14 +122,7 @@ def featurize(
         shard_items=shard_items,
         batch_items=BATCH_ITEMS,
     )
-    mine = range(part[0], builder.shards, part[1])
-    for done, index in enumerate(mine, start=1):
-        builder.write(index)
-        if progress is not None:
-            progress(completed=done, total=len(mine))
-    if part[1] > 1 and builder.missing:
-        return None
-    return Cache(plan.folder, builder.seal())
+    return builder.write_part(part, progress)
 
 
 def open_plan(plan: Plan) -> Cache:
@@ -150,10 +132,7 @@ def open_plan(plan: Plan) -> Cache:
         InputError: If it is not there, not finished, or damaged.
     """
     if not plan.complete:
-        raise InputError(
-            f"no cache of latent '{plan.spec.name}' in {plan.folder}; write it with: reed-molecule featurize, and the "
-            "arguments of this run"
-        )
+        raise absent(plan.spec.name, plan.folder, "reed-molecule")
     return open_cache(plan.folder, encoder=plan.settings, data=plan.data)
 
 

@@ -3,7 +3,6 @@
 import re
 import tarfile
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from reed_core.errors import InputError
 
+from reed_molecule.properties import QM9_UNITS, Table
+from reed_molecule.readers.fields import gdb_values
 from reed_molecule.readers.source import Job, Source, text_of
 from reed_molecule.readers.xyz import frames_of, parse_frame
 from reed_molecule.splits import SPLITS, Split
@@ -22,7 +23,7 @@ Assign = Callable[[Int64[np.ndarray, " n"], Collection[int]], UInt8[np.ndarray, 
 
 
 def qm9_archive(path: Path, uncharacterised: Collection[int], limit: int | None = None) -> Source:
-    """The characterised molecules of the archive, B3LYP geometry; bonds are perceived.
+    """The characterised molecules of the archive with their properties, B3LYP geometry; bonds are perceived.
 
     Args:
         path: `dsgdb9nsd.xyz.tar.bz2`, or another tar file of such files.
@@ -34,6 +35,7 @@ def qm9_archive(path: Path, uncharacterised: Collection[int], limit: int | None 
     """
     outside = set(uncharacterised)
     jobs: list[Job] = []
+    rows: list[list[float]] = []
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -46,14 +48,17 @@ def qm9_archive(path: Path, uncharacterised: Collection[int], limit: int | None 
                     continue
                 if limit is not None and len(jobs) >= limit:
                     break
-                frames = frames_of(stream.read().decode("utf-8", errors="replace"), f"{path} {name}")
-                jobs += [(f"gdb_{int(found[1])}", frame) for frame in frames[:1]]
+                text = stream.read().decode("utf-8", errors="replace")
+                for frame in frames_of(text, f"{path} {name}")[:1]:
+                    jobs.append((f"gdb_{int(found[1])}", frame))
+                    rows.append(gdb_values(text.lstrip().splitlines()[1]))
     except (tarfile.TarError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} is not an archive of QM9 ({reason}); fetch it again") from error
     if not jobs:
         raise InputError(f"{path} holds no dsgdb9nsd_*.xyz; give the archive of QM9")
-    return Source(path, "dft-b3lyp", jobs, partial(parse_frame, 0), "bonds by RDKit DetermineBonds, charge 0")
+    known = Table(QM9_UNITS, np.array(rows, dtype=np.float64))
+    return Source(path, "dft-b3lyp", jobs, partial(parse_frame, 0), "bonds by RDKit DetermineBonds, charge 0", known)
 
 
 def read_uncharacterised(path: Path) -> list[int]:
@@ -78,16 +83,17 @@ def named_splits(source: Source, assign: Assign, uncharacterised: Collection[int
         InputError: If a record has another name, or the list is not QM9's.
     """
     outside = set(uncharacterised)
-    parts: dict[Split, list[Job]] = {split: [] for split in SPLITS}
-    jobs, numbers = _numbered(source, outside)
-    for job, place in zip(jobs, assign(numbers, uncharacterised).tolist(), strict=True):
-        parts[SPLITS[place]].append(job)
-    return [(replace(source, jobs=some), split) for split, some in parts.items() if some]
+    parts: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    places, numbers = _numbered(source, outside)
+    for place, part in zip(places, assign(numbers, uncharacterised).tolist(), strict=True):
+        parts[SPLITS[part]].append(place)
+    return [(source.chosen(some), split) for split, some in parts.items() if some]
 
 
-def _numbered(source: Source, outside: set[int]) -> tuple[Sequence[Job], Int64[np.ndarray, " n"]]:
-    jobs, numbers = [], []
-    for job in source.jobs:
+def _numbered(source: Source, outside: set[int]) -> tuple[Sequence[int], Int64[np.ndarray, " n"]]:
+    """Places of the records that count, and their numbers."""
+    places, numbers = [], []
+    for place, job in enumerate(source.jobs):
         found = _NUMBER.match(job[0])
         if found is None:
             raise InputError(
@@ -95,6 +101,6 @@ def _numbered(source: Source, outside: set[int]) -> tuple[Sequence[Job], Int64[n
                 "dsgdb9nsd_000017"
             )
         if int(found[1]) not in outside:
-            jobs.append(job)
+            places.append(place)
             numbers.append(int(found[1]))
-    return jobs, np.array(numbers, dtype=np.int64)
+    return places, np.array(numbers, dtype=np.int64)

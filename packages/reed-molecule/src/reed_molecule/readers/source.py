@@ -3,13 +3,14 @@
 import gzip
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from reed_core.errors import InputError
 
 from reed_molecule.molecule import Molecule
+from reed_molecule.properties import Table
 
 Geometry = Literal["dft-b3lyp", "mmff94s", "file"]
 GEOMETRIES: tuple[Geometry, ...] = get_args(Geometry)
@@ -28,6 +29,7 @@ class Source:
         parse: Module-level function from a job to a molecule. It raises `InputError`, best an `UnusableError`, for a
             record that is not usable.
         described: The settings that change what `parse` gives, for a person and for resuming.
+        properties: Named numbers of each record; None where the file was not asked for them.
     """
 
     path: Path
@@ -35,6 +37,12 @@ class Source:
     jobs: Sequence[Job]
     parse: Callable[[Job], Molecule]
     described: str = ""
+    properties: Table | None = None
+
+    def chosen(self, places: Sequence[int]) -> "Source":
+        """Some of its records, in the order given."""
+        table = None if self.properties is None else self.properties.rows(places)
+        return replace(self, jobs=[self.jobs[place] for place in places], properties=table)
 
 
 def text_of(path: Path) -> str:

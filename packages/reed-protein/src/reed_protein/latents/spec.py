@@ -23,6 +23,7 @@ from reed_core.head import Categorical, Gaussian, Head, VonMisesFisher
 from reed_core.hub import CONFIG
 from reed_core.latent import Latent
 from reed_core.representation import Encoder
+from reed_core.train.recipe import named_by_kind
 
 from reed_protein.encoders import (
     ArrayEncoder,
@@ -65,9 +66,7 @@ class _Spec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("name") and "kind" in values:
-            return {**values, "name": values["kind"]}
-        return values
+        return named_by_kind(values)
 
     @property
     def stored(self) -> bool:

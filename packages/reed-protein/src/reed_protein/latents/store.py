@@ -1,40 +1,35 @@
 """Caches of latents, one folder each, named by what is in it: `KIND-DIGEST-CHAINS`, of settings, format and chains.
 
-The fingerprint under which a cache is written holds the settings and the encoder's own fingerprint, part by part. So
-training recognises a cache by its settings without loading the encoder, which may be large; a second `featurize` with
-other weights under the same settings is refused, and whoever finds only another cache is told what sets it apart.
+Training finds a cache by its settings, without loading the encoder (`reed_core.representation.by_settings`); whoever
+finds only another cache is told what sets it apart.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool
 from reed_core.errors import InputError
-from reed_core.latent import Representation
-from reed_core.representation import Cache, CacheBuilder, Encoder, named, open_cache
-from reed_core.representation.format import components, row_bytes
-from reed_core.representation.identity import differences, parts_of
+from reed_core.representation import Cache, CacheBuilder
+from reed_core.representation.build import PartProgress
+from reed_core.representation.by_settings import (
+    Stamped,
+    absent,
+    cache_folder,
+    is_complete,
+    open_by_settings,
+    settings_in,
+    settings_of,
+)
+from reed_core.representation.encoder import move_encoder
+from reed_core.representation.format import SHARD_HEADER, components, row_bytes
+from reed_core.representation.identity import differences
 from reed_core.representation.shard import MANIFEST, Manifest
-from torch import Tensor
 
 from reed_protein.dataset import Chains, CleanChains
 from reed_protein.latents.spec import MARGIN, StoredSpec
 
 SHARD_ITEMS = 128
 BATCH_ITEMS = 4
-_HEADER = 1500  # bytes of a shard that are neither rows nor offsets
-
-
-@runtime_checkable
-class Progress(Protocol):
-    """Told how far the writing has come."""
-
-    def __call__(self, *, completed: int, total: int) -> Any:
-        """Called after each shard."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether it is there already."""
-        return (self.folder / MANIFEST).is_file()
+        return is_complete(self.folder)
 
 
 def plan_of(spec: StoredSpec, chains: Chains, root: Path, neighbours: int) -> Plan:
@@ -79,21 +74,20 @@ def plan_of(spec: StoredSpec, chains: Chains, root: Path, neighbours: int) -> Pl
         neighbours: Neighbours of the network; a pair latent is stored on some more.
     """
     edges = neighbours + MARGIN
-    settings = named({f"settings.{name}": value for name, value in spec.parts(edges).items()})
-    digest = hashlib.sha256(f"{settings} {spec.format}".encode()).hexdigest()
+    settings = settings_of(spec.parts(edges))
     rows, places = int(chains.lengths.sum()), edges if spec.level == "pair" else 1
     shards, k = -(-len(chains) // SHARD_ITEMS), components(spec.format, spec.dim_of)
-    basis = 4 * spec.dim_of * (k + 1) + _HEADER if k else 0
+    basis = 4 * spec.dim_of * (k + 1) + SHARD_HEADER if k else 0
     return Plan(
         spec=spec,
-        folder=Path(root) / f"{spec.kind}-{digest[:10]}-{chains.fingerprint[:10]}",
+        folder=cache_folder(Path(root), spec.kind, settings, spec.format, chains.fingerprint),
         settings=settings,
         data=chains.fingerprint,
         edges=edges,
         chains=len(chains),
         rows=rows,
         shards=shards,
-        bytes=rows * places * row_bytes(spec.format, spec.dim_of) + 8 * len(chains) + _HEADER * shards + basis,
+        bytes=rows * places * row_bytes(spec.format, spec.dim_of) + 8 * len(chains) + SHARD_HEADER * shards + basis,
     )
 
 
@@ -102,7 +96,7 @@ def featurize(
     chains: Chains,
     device: torch.device | str = "cpu",
     part: tuple[int, int] = (0, 1),
-    progress: Progress | None = None,
+    progress: PartProgress | None = None,
 ) -> Cache | None:
     """Writes what is missing of a cache; stopped at any moment, it goes on with the next shard.
 
@@ -120,15 +114,7 @@ def featurize(
     Raises:
         InputError: If the encoder is not to be had, an item cannot be encoded, or the folder holds another cache.
     """
-    builder = builder_of(plan, chains, device)
-    mine = range(part[0], builder.shards, part[1])
-    for done, index in enumerate(mine, start=1):
-        builder.write(index)
-        if progress is not None:
-            progress(completed=done, total=len(mine))
-    if part[1] > 1 and builder.missing:
-        return None
-    return Cache(plan.folder, builder.seal())
+    return builder_of(plan, chains, device).write_part(part, progress)
 
 
 def builder_of(plan: Plan, chains: Chains, device: torch.device | str = "cpu") -> CacheBuilder:
@@ -148,12 +134,10 @@ def builder_of(plan: Plan, chains: Chains, device: torch.device | str = "cpu") -
             f"latent '{plan.spec.name}': the encoder's width is {encoder.dim}, the recipe says {plan.spec.dim_of}; "
             "correct the recipe"
         )
-    module = getattr(encoder, "module", None)
-    if isinstance(module, torch.nn.Module):
-        module.to(device)
+    move_encoder(encoder, device)
     return CacheBuilder(
         plan.folder,
-        _Stamped(encoder, plan.settings),
+        Stamped(encoder, plan.settings),
         CleanChains(chains),
         format=plan.spec.format,
         shard_items=SHARD_ITEMS,
@@ -171,21 +155,9 @@ def open_plan(plan: Plan) -> Cache:
         InputError: If it is not there, not finished, damaged, or was written under other settings; a cache of the
             same kind that is there instead is named, with what sets it apart.
     """
-    path = plan.folder / MANIFEST
-    if not path.is_file():
-        raise InputError(
-            f"no cache of latent '{plan.spec.name}' in {plan.folder}{_instead(plan)}; write it with: reed-protein "
-            "featurize, and the arguments of this run"
-        )
-    try:
-        held = Manifest.model_validate_json(path.read_text(encoding="utf-8")).content.encoder_fingerprint
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"{path} is no manifest of a cache ({reason}); remove {plan.folder} and featurize again"
-        ) from error
-    own = " ".join(word for word in held.split() if not word.startswith("settings."))
-    cache = open_cache(plan.folder, encoder=f"{plan.settings} {own}", data=plan.data)
+    if not plan.complete:
+        raise absent(plan.spec.name, plan.folder, "reed-protein", _instead(plan))
+    cache = open_by_settings(plan.folder, plan.settings, plan.data)
     content = cache.manifest.content
     if (content.dim, content.level, content.format) != (plan.spec.dim_of, plan.spec.level, plan.spec.format):
         raise InputError(f"{plan.folder} holds another latent than '{plan.spec.name}'; remove it and featurize again")
@@ -200,24 +172,10 @@ def _instead(plan: Plan) -> str:
             content = Manifest.model_validate_json(path.read_text(encoding="utf-8")).content
         except (OSError, ValueError):
             continue  # of an earlier layout, or no cache
-        settings = " ".join(word for word in content.encoder_fingerprint.split() if word.startswith("settings."))
         differ = [
-            *differences("latent", settings, plan.settings),
+            *differences("latent", settings_in(content.encoder_fingerprint), plan.settings),
             *differences("data", content.data_fingerprint, plan.data),
             *differences("format", content.format, plan.spec.format),
         ]
         found.append((len(differ), f" (in {path.parent.name}, {', '.join(differ)})"))
     return min(found)[1].replace("(settings.", "(") if found else ""
-
-
-class _Stamped:
-    """An encoder whose fingerprint begins with its settings."""
-
-    def __init__(self, encoder: Encoder, settings: str) -> None:
-        self.encoder, self.name, self.dim = encoder, encoder.name, encoder.dim
-        self.level: Literal["token", "pair", "global"] = encoder.level
-        own = parts_of(encoder.fingerprint)
-        self.fingerprint = f"{settings} {named({f'encoder.{name}' if name else 'encoder': own[name] for name in own})}"
-
-    def __call__(self, x_0: Tensor, c: object = None, mask: Bool[Tensor, "b n"] | None = None) -> Representation:
-        return self.encoder(x_0, c, mask)
