@@ -292,13 +292,15 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> Generator:
 
 
 def weights_folder(weights: str | Path) -> Path:
-    """The folder of some weights.
+    """The folder of some weights. A bare name is first looked for in the package; a folder here of that name is ./NAME.
 
     Raises:
         InputError: If it is neither a folder nor the name of weights that come with the package.
     """
-    for folder in (Path(weights), BUNDLED / str(weights)):
-        if folder.is_dir() and str(weights):
+    name = str(weights)
+    places = (BUNDLED / name, Path(name)) if name == Path(name).name else (Path(name),)
+    for folder in places:
+        if name and folder.is_dir():
             return folder
     there = ", ".join(sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())) if BUNDLED.is_dir() else ""
     raise InputError(
