@@ -13,6 +13,7 @@ from reed_core.noise import NoiseSource
 from reed_core.process import Interpolant
 from reed_core.sample import (
     LogSNRTimes,
+    PowerTimes,
     cosine_times,
     dpm_solve,
     euler_maruyama,
@@ -102,7 +103,7 @@ def test_one_step_of_a_solver_is_finite(name: str) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 17])
 def test_grids_have_their_ends_and_fall(steps: int) -> None:
-    for grid in (uniform_times, cosine_times, LogSNRTimes(Interpolant("trig"))):
+    for grid in (uniform_times, cosine_times, PowerTimes(2.0), PowerTimes(0.5), LogSNRTimes(Interpolant("trig"))):
         for high, low in ((0.999, 0.001), (1.0, 0.0), (1.0, 0.001), (0.999, 0.0)):
             times = grid(high, low, steps)
             assert (times[0], times[-1], len(times)) == (high, low, steps + 1)

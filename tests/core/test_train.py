@@ -524,19 +524,19 @@ def test_the_update_is_that_of_a_slow_loop(tmp_path: Path) -> None:
         torch.testing.assert_close(run.averaged[name][steady], value[steady], atol=1e-6, rtol=1e-4)
 
 
-def test_bf16_is_for_the_network_alone(tmp_path: Path) -> None:
-    """Its matrices under autocast; weights, gradients, losses and heads in float32."""
+def test_bf16_is_for_matrices_of_network_and_projectors(tmp_path: Path) -> None:
+    """They run under autocast; hidden states, weights, gradients, losses and heads are in float32."""
     trainer = SETUPS["bf16"].trainer(tmp_path)
     seen: list[torch.dtype] = []
     trainer.denoiser.out.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     batch = trainer.data.batch(range(4), NoiseSource(0, range(4)))
-    read: list[torch.dtype] = []
+    read: list[tuple[torch.dtype, torch.dtype]] = []
     projector = trainer.objective.readout("token").projector
-    projector.register_forward_hook(lambda module, inputs, output: read.extend((inputs[0].dtype, output.dtype)))
+    projector.register_forward_hook(lambda module, inputs, output: read.append((inputs[0].dtype, output.dtype)))
     total, parts = trainer.guided(batch, NoiseSource(0, range(4)), 0.0)
     total.backward()
     assert seen == [torch.bfloat16]
-    assert set(read) == {torch.float32}
+    assert read == [(torch.float32, torch.bfloat16)]
     assert {total.dtype, parts["denoising"].dtype, parts["token"].dtype} == {torch.float32}
     assert all(p.dtype == torch.float32 == p.grad.dtype for p in trainer.named.values() if p.grad is not None)
 

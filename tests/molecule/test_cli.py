@@ -183,7 +183,7 @@ def test_train_then_sample(call: Call, tmp_path: Path, prepared: Path, capsys: p
         (["absent"], "drugs-small, geom_drugs_reed, qm9-guided, qm9-small"),
         ([path, "--set", "train.samples=0"], "train.samples"),
         ([path, "--set", "data=elsewhere"], "no prepared set"),
-        ([path, "--init", "qm9"], "no weights 'qm9'"),
+        ([path, "--init", "geom"], "no weights 'geom'"),
     ):
         assert call("train", *arguments, "--out", tmp_path / "no") == 2
         assert said in " ".join(capsys.readouterr().err.split())

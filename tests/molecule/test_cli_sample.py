@@ -117,8 +117,8 @@ def test_bad_requests_end_in_one_line(
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no weights 'qm9'.*comes with none"):
-        load("qm9")
+    with pytest.raises(InputError, match=r"no weights 'geom'.*comes with qm9"):
+        load("geom")
     with pytest.raises(InputError, match=r"no config\.json"):
         load(tmp_path)
     with pytest.raises(InputError, match="cannot be used"):

@@ -5,7 +5,10 @@ from collections import Counter
 import pytest
 import torch
 from reed_core.errors import InputError
-from reed_molecule.model import ModelConfig, MoleculeModel, new_config
+from reed_core.noise import NoiseSource
+from reed_molecule.condition import Condition
+from reed_molecule.inpaint import tempered
+from reed_molecule.model import ModelConfig, MoleculeModel, Remembering, new_config
 from reed_molecule.network import NetworkConfig
 from reed_molecule.process import BONDS
 from reed_molecule.sample import MOST_PADDED, MOST_PAIRS, MOST_SAMPLES, Drawn, sample
@@ -93,3 +96,44 @@ def test_requests_are_checked(wrong: dict) -> None:
 
 def test_nothing_can_be_drawn() -> None:
     assert sample(model(), 0) == []
+
+
+def test_a_temperature_is_of_the_discrete_fields() -> None:
+    net = model()
+    told, whole = Condition(torch.ones(2, 4, dtype=torch.bool)), torch.zeros(2, 4, dtype=torch.long)
+    like = {"coords": torch.zeros(2, 4, 3, dtype=torch.float64), "types": whole, "charges": whole}
+    like["bonds"] = torch.zeros(2, 4, 4, dtype=torch.long)
+    x = net.process.prior(like, NoiseSource(0, range(2)), told.masks())
+    with torch.no_grad():
+        said = net(x, torch.full((2,), 0.5, dtype=torch.float64), told)
+    cold = tempered(net.process, said, 0.5)
+    assert torch.equal(cold["coords"], said["coords"])
+    for name in ("types", "charges", "bonds"):
+        squared = said[name].softmax(-1) ** 2
+        torch.testing.assert_close(cold[name].softmax(-1), squared / squared.sum(-1, keepdim=True))
+    sizes = [4, 4]
+    warm, same, other = (sample(net, sizes=sizes, steps=4, temperature=value)[0].state for value in (1.0, 1.0, 0.05))
+    assert torch.equal(warm["coords"], same["coords"])
+    assert not torch.equal(warm["coords"], other["coords"])
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="temperature"):
+            sample(net, sizes=sizes, steps=4, temperature=wrong)
+
+
+def test_what_is_remembered_is_the_clean_molecule() -> None:
+    """The guess is the velocity from the state at hand to the clean molecule of the last prediction."""
+    told, seen = Condition(torch.ones(1, 3, dtype=torch.bool)), []
+
+    def forward(x_t: dict, t: torch.Tensor, c: Condition | None, guess: dict | None) -> dict:
+        seen.append(guess)
+        return {"coords": torch.ones(1, 3, 3), "types": torch.zeros(1, 3, 5)}
+
+    net = model()
+    net.forward = forward  # type: ignore[method-assign]
+    remembering = Remembering(net)
+    first, second = torch.randn(1, 3, 3), torch.randn(1, 3, 3)
+    remembering({"coords": first}, torch.tensor([0.8]), told)
+    remembering({"coords": second}, torch.tensor([0.5]), told)
+    assert seen[0] is None
+    clean = first - first.mean(1, keepdim=True) - 0.8
+    torch.testing.assert_close(second - second.mean(1, keepdim=True) - 0.5 * seen[1]["coords"], clean)

@@ -235,7 +235,7 @@ class Objective(nn.Module):
     def loss(self, denoiser: Callable[..., State], question: Question) -> Loss:
         """The loss of a question: tensors in, tensors out, nothing drawn; one graph under `torch.compile`.
 
-        Under autocast only the network computes in low precision; readouts, heads and losses are in float32.
+        Under autocast network and projectors compute in low precision; hidden states, heads and losses are in float32.
 
         Args:
             denoiser: The network.
@@ -258,8 +258,7 @@ class Objective(nn.Module):
             latent, own = asked.latent, asked.corrupted
             hidden_here = hidden if own is None else self._run(denoiser, [latent], (), own.x_t, own.t, question.c)[1]
             state = None if latent.tap is None else hidden_here[latent.tap]
-            with torch.autocast(kind, enabled=False):
-                energy = self.readout(latent.name).energy(state, asked.value, _first(at.mask), asked.given, asked.drawn)
+            energy = self.readout(latent.name).energy(state, asked.value, _first(at.mask), asked.given, asked.drawn)
             alignment[latent.name] = energy * asked.weight.to(energy)
             total = total + question.a * latent.weight * _mean(alignment[latent.name], weight)
         regularisation: dict[str, Tensor] = {}

@@ -73,6 +73,8 @@ class Readout(nn.Module):
     ) -> Float[Tensor, "b"]:
         """The training loss: the head's energy, averaged over each sample's known elements.
 
+        Under autocast the projector computes in low precision, as the network does; the head and a flow in float32.
+
         Args:
             hidden: The tapped state, [b, n, w], [b, n, k, w] or [b, w]; None without a tap.
             value: The latent; no gradient reaches it.
@@ -91,7 +93,8 @@ class Readout(nn.Module):
             raise InputError(
                 f"latent '{self.latent.name}' is a flow, whose energy needs random numbers; pass draw(...)"
             )
-        return masked_mean(self.flow.energy(features, z, drawn), known)
+        with torch.autocast(z.device.type, enabled=False):
+            return masked_mean(self.flow.energy(features, z, drawn), known)
 
     def nats(
         self,

@@ -7,7 +7,20 @@ import typer
 from reed_core import console
 from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import DRAWING, INPUT, AtMost, Grid, Num, Only, Out, Relax, Seed, Steps, Weights
+from reed_molecule.cli_options import (
+    DRAWING,
+    INPUT,
+    AtMost,
+    Grid,
+    Num,
+    Only,
+    Out,
+    Relax,
+    Seed,
+    Steps,
+    Temperature,
+    Weights,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +40,7 @@ def complete(
         typer.Option(help="Atoms whose hydrogens may be replaced, written alike.", rich_help_panel=INPUT),
     ] = None,
     record: Annotated[int, typer.Option(help="Which record of the file, from 1.", rich_help_panel=INPUT)] = 1,
-    weights: Weights = "drugs",
+    weights: Weights = "qm9",
     num: Num = 1,
     add: Annotated[
         str | None,
@@ -46,6 +59,7 @@ def complete(
     ] = 1,
     steps: Steps = 100,
     seed: Seed = 0,
+    temperature: Temperature = 1.0,
     only: Only = "any",
     at_most: AtMost = None,
     relax: Relax = None,
@@ -75,7 +89,9 @@ def complete(
 
     check_outputs(out, grid)
     method = None if relax is None else check_method(relax)
-    request = Request(num, steps, seed, resample=resample, only=checked_only(only), at_most=at_most)
+    request = Request(
+        num, steps, seed, resample=resample, only=checked_only(only), at_most=at_most, temperature=temperature
+    )
     more = None if add is None else read_sizes(add, "--add")
     total = None if atoms is None else read_sizes(atoms, "--atoms")
     kept = read_fragment(fragment, keep, replace, record)
@@ -87,6 +103,7 @@ def complete(
     with drawing(num if request.only == "any" else None, quiet) as progress:
         drawn = module.complete(generator, kept, request, more, total, progress)
     asked: Tags = {"weights": generator.name, "seed": seed, "steps": steps, "resample": resample, "kept": len(kept)}
+    asked = {**asked, "temperature": temperature}
     outcomes = [module.kept_in(sample, kept) for sample in drawn.kept]
     tags = [{} if outcome is None else outcome.tags() for outcome in outcomes]
     finished = finish(drawn.kept, asked, tags, method, range(len(kept)))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import Timeout, Workers
+from reed_molecule.cli_options import Temperature, Timeout, Workers
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +32,7 @@ def evaluate(
     num: Annotated[int, typer.Option(help="Molecules to draw.")] = 1000,
     steps: Annotated[int, typer.Option(help="Steps of each.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the drawing.")] = 0,
+    temperature: Temperature = 1.0,
     posebusters: Annotated[
         bool, typer.Option("--posebusters", help="Run its fast checks (reed-molecule[posebusters]).")
     ] = False,
@@ -71,7 +72,7 @@ def evaluate(
         (path.name, read_records(path, limit, charge, workers, timeout)) for path in files or ()
     ]
     if weights is not None and not files:
-        request = Request(num, steps, seed)
+        request = Request(num, steps, seed, temperature=temperature)
         generator = load(weights, use_device(device, threads))
         seen = generator.known if seen is None else seen
         with drawing(num, quiet) as progress:

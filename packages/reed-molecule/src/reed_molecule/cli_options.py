@@ -13,6 +13,13 @@ Timeout = Annotated[float, typer.Option(help="Seconds for one molecule, after wh
 Num = Annotated[int, typer.Option(help="Molecules.", rich_help_panel=DRAWING)]
 Steps = Annotated[int, typer.Option(help="Steps of each molecule.", rich_help_panel=DRAWING)]
 Seed = Annotated[int, typer.Option(help="Molecule i depends on (seed, i) alone.", rich_help_panel=DRAWING)]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="Of elements, charges and bonds: 1 draws from the model, below 1 more molecules are stable.",
+        rich_help_panel=DRAWING,
+    ),
+]
 Only = Annotated[
     str,
     typer.Option(

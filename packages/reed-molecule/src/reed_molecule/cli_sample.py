@@ -7,7 +7,20 @@ import typer
 from reed_core import console
 from reed_core.cli_options import Device, Quiet, Threads
 
-from reed_molecule.cli_options import DRAWING, OUTPUT, AtMost, Grid, Num, Only, Out, Relax, Seed, Steps, Weights
+from reed_molecule.cli_options import (
+    DRAWING,
+    OUTPUT,
+    AtMost,
+    Grid,
+    Num,
+    Only,
+    Out,
+    Relax,
+    Seed,
+    Steps,
+    Temperature,
+    Weights,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +59,7 @@ def sample(
         str | None,
         typer.Option(help="ancestral or flow; otherwise what the weights were trained for.", rich_help_panel=DRAWING),
     ] = None,
+    temperature: Temperature = 1.0,
     only: Only = "any",
     at_most: AtMost = None,
     relax: Relax = None,
@@ -90,6 +104,7 @@ def sample(
         properties=read_asked(property_ or ()),
         guidance=guidance,
         sampler=checked_sampler(sampler),
+        temperature=temperature,
     )
     generator = load(weights, use_device(device, threads))
     for line in generator.far_off(request.properties):
@@ -98,7 +113,7 @@ def sample(
     with drawing(num if request.only == "any" else None, quiet) as progress:
         drawn = generator.draw(request, progress, None if trajectory is None else path.watch)
     used = request.sampler or sampler_for(generator.model.config.alignment)
-    asked: Tags = {"weights": generator.name, "seed": seed, "steps": steps, "sampler": used}
+    asked: Tags = {"weights": generator.name, "seed": seed, "steps": steps, "sampler": used, "temperature": temperature}
     if request.properties:
         said = {f"asked_{name}": value for name, value in request.properties.items()}
         asked = {**asked, **said, "guidance": guidance}

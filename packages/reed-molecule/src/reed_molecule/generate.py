@@ -21,7 +21,7 @@ from reed_molecule.condition import asked_row, warnings_of
 from reed_molecule.flow import Sampler
 from reed_molecule.formula import read_formula
 from reed_molecule.generated import Generated, Only, Summary, judged
-from reed_molecule.inpaint import Given
+from reed_molecule.inpaint import Given, check_temperature
 from reed_molecule.known import Known
 from reed_molecule.model import MoleculeModel
 from reed_molecule.molecule import Molecule
@@ -80,6 +80,7 @@ class Request:
         properties: Values asked of every sample, in the units of the training data.
         guidance: How strongly they are followed, as in `sample.sample`.
         sampler: How the coordinates move; None takes what the weights were trained for.
+        temperature: Divides the logits of types, charges and bonds.
     """
 
     num: int
@@ -94,9 +95,11 @@ class Request:
     properties: Mapping[str, float] = field(default_factory=dict)
     guidance: float = 1.0
     sampler: Sampler | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         check_guidance(self.properties, self.guidance)
+        check_temperature(self.temperature)
         if not 1 <= self.num <= MOST_SAMPLES or self.steps < 1 or self.resample < 1:
             raise InputError(
                 f"{self.num} molecules in {self.steps} steps, each taken {self.resample} times; expected numbers from 1"
@@ -152,6 +155,7 @@ class Generator:
         properties: Mapping[str, float] | None = None,
         guidance: float = 1.0,
         sampler: Sampler | None = None,
+        temperature: float = 1.0,
     ) -> list[Chem.Mol]:
         """Draws molecules until `num` are of the kind asked for, or the limit is reached: then there are fewer.
 
@@ -167,6 +171,7 @@ class Generator:
                 warning tells of one outside them.
             guidance: How strongly they are followed: 1 as learned, more for more, at twice the time.
             sampler: "ancestral" or "flow"; None takes what the weights were trained for.
+            temperature: Of elements, charges and bonds; below 1 more molecules are stable, and fewer kinds are seen.
 
         Returns:
             Sanitised RDKit molecules with hydrogens and one conformer.
@@ -179,6 +184,7 @@ class Generator:
         request = Request(
             num, steps, seed, sizes, formula,
             only=only, at_most=at_most, properties=asked, guidance=guidance, sampler=sampler,
+            temperature=temperature,
         )  # fmt: skip
         for line in self.far_off(asked):
             warnings.warn(line, stacklevel=2)
@@ -261,6 +267,7 @@ class Generator:
             properties=request.properties,
             guidance=request.guidance,
             sampler=request.sampler,
+            temperature=request.temperature,
         )
         found: dict[int, Generated] = {}
         for batch in batches:

@@ -1,20 +1,22 @@
 """Sampling when a part of the molecule is given: its first k atoms, or the types of its atoms alone.
 
-Replacement (RePaint, arXiv 2201.09865): after every step to time s the given part of the state is replaced by a draw of
-q(x_s | x_0) of the process itself, at s = 0 by x_0. With `resample` r > 1 each step is taken r times: the state at s is
-led back to t by the forward kernel q(x_t | x_s), so that the free part can adapt to the given one.
+The given part walks back along q(x_s | x_t, x_0) with its own x_0: in every prediction of the network x_0 of the given
+part is replaced by what is given, and the step goes on as always. Its states are then one path of the forward process,
+not a fresh draw at every time (RePaint, arXiv 2201.09865), so the free part has something to hold on to; and with
+self-conditioning the network reads the given part as its own guess, from the second step on. With `resample` r > 1
+each step is taken r times: the state at s is led back to t by the forward kernel q(x_t | x_s), so that the free part
+can adapt to the given one.
 
 Coordinates live where the centre of mass of all atoms is 0, and where the given atoms lie in that frame depends on the
-atoms that are not there yet. Split the subspace into the given atoms about their own centre, and the rest:
-    x_K = (I - 11^T / k) x_K + (mean of x_K)
-Noise of orthogonal parts is independent, so only the first part is replaced, and the mean of the given atoms is left to
-the model: the centre of mass of all stays 0 by construction. Orientation is that of the given atoms.
+atoms that are not there yet: the given atoms are placed so that their mean is the mean that the network predicts for
+them. Orientation is that of the given atoms.
 
 Forward kernels. An interpolant leads s to t by x_t = a x_s + sqrt(noise_t^2 - a^2 noise_s^2) eps, a = signal_t /
 signal_s. Tokens that survive to t with probability 1 - t do so from s with (1 - t) / (1 - s): it is the corruption of
 x_s at time (t - s) / (1 - s), for uniform and for masked noise.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +28,7 @@ from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.process import Interpolant, Product
 from reed_core.sample.batch import at_time, check_noise, hold
-from reed_core.sample.grid import chain_times, uniform_times
+from reed_core.sample.grid import Grid, chain_times, uniform_times
 from torch import Tensor
 
 from reed_molecule.condition import Condition
@@ -34,6 +36,7 @@ from reed_molecule.vocabulary import NO_BOND
 
 State = Mapping[str, Tensor]
 Watch = Callable[[float, State], None]
+IMPOSSIBLE = -1e4  # a logit whose probability is 0 in any precision, and finite under guidance
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,33 @@ class Imposed:
     x_0: State
     known: State
 
-    def at(self, process: Product, x: State, time: float, noise: NoiseSource, mask: State) -> dict[str, Tensor]:
-        """A state with its given part as it is at a time: a draw of the forward process, or x_0 at time 0."""
-        if time > 0:
-            drawn: State = process.corrupt(self.x_0, at_time(x, time), noise, mask).x_t
-        else:
-            drawn = self.x_0
-        out = {name: torch.where(self.known[name], drawn[name], x[name]) for name in x if name != "coords"}
-        return {"coords": placed(x["coords"], drawn["coords"], self.known["coords"]), **out}
+    def told(self, process: Product, said: State, x_t: State, t: Float[Tensor, "b"]) -> dict[str, Tensor]:
+        """A prediction that says of the given part what is given: coordinates placed at its predicted mean, and logits.
+
+        Args:
+            process: The process.
+            said: The prediction.
+            x_t: The state it is of.
+            t: Times.
+        """
+        out = {}
+        for name, field in process.fields.items():
+            known, x_0, value = self.known[name], self.x_0[name], said[name]
+            if isinstance(field, Interpolant):
+                wanted = placed(field.predict_x0(value, x_t[name], t), x_0, known)
+                out[name] = torch.where(known[..., None], predicting(field, wanted, x_t[name], t).to(value), value)
+            else:
+                classes = torch.arange(value.shape[-1], device=value.device)
+                sure = torch.where(classes == x_0[..., None], 0.0, IMPOSSIBLE).to(value)
+                out[name] = torch.where(known[..., None], sure, value)
+        return out
+
+
+def predicting(field: Interpolant, x_0: Tensor, x_t: Tensor, t: Float[Tensor, "b"]) -> Tensor:
+    """What a denoiser of this process would say at x_t to mean x_0."""
+    at = field.coefficients(t.to(x_t)[:, None, None])
+    eps = (x_t - at.signal * x_0) / at.noise
+    return {"v": at.d_signal * x_0 + at.d_noise * eps, "eps": eps, "x0": x_0}[field.prediction]
 
 
 def placed(
@@ -140,6 +162,24 @@ def renoised(
     return out
 
 
+def check_temperature(temperature: float) -> None:
+    """Checks a temperature.
+
+    Raises:
+        InputError: If it is not a number above 0.
+    """
+    if not 0 < temperature < math.inf:
+        raise InputError(f"temperature {temperature:g}: expected a number above 0, 1 for draws from the model itself")
+
+
+def tempered(process: Product, said: State, temperature: float) -> State:
+    """A prediction whose logits are divided by a temperature; coordinates stay."""
+    if temperature == 1.0:
+        return said
+    continuous = {name for name, field in process.fields.items() if isinstance(field, Interpolant)}
+    return {name: value if name in continuous else value / temperature for name, value in said.items()}
+
+
 @torch.no_grad()
 def chain(
     process: Product,
@@ -150,9 +190,10 @@ def chain(
     told: Condition,
     *,
     imposed: Imposed | None = None,
-    given_noise: NoiseSource | None = None,
     resample: int = 1,
     watch: Watch | None = None,
+    grid: Grid = uniform_times,
+    temperature: float = 1.0,
 ) -> State:
     """The reverse chain from noise to data; without a given part it is `reed_core.sample.ancestral`.
 
@@ -164,34 +205,30 @@ def chain(
         noise: Streams of the steps.
         told: Which atoms exist.
         imposed: The given part.
-        given_noise: Streams of its corruption; needed with `imposed`.
         resample: How often each step is taken, at least 1.
         watch: Called with the time and the state before every step.
+        grid: Where the steps lie.
+        temperature: Divides the logits of every discrete field, above 0; 1 draws from the model.
 
     Raises:
-        InputError: If steps or resample < 1, or the noise does not fit.
+        InputError: If steps or resample < 1, temperature is not above 0, or the noise does not fit.
     """
     if resample < 1:
         raise InputError(f"resample is {resample}; expected at least 1")
-    if (imposed is None) != (given_noise is None):
-        raise InputError("a given part and its noise go together; pass both or neither")
+    check_temperature(temperature)
     check_noise(x, noise)
     mask = told.masks()
-
-    def with_given(state: State, time: float) -> State:
-        if imposed is None or given_noise is None:
-            return state
-        return imposed.at(process, state, time, given_noise, mask)
-
-    times = chain_times(uniform_times, process, steps)
-    x = with_given(hold(x, mask), times[0])
+    times = chain_times(grid, process, steps)
+    x = hold(x, mask)
     for time, after in pairwise(times):
         t, s = at_time(x, time), at_time(x, after)
         for turn in range(resample if after > 0 else 1):
             if turn:
-                x = renoised(process, x, after, time, noise, mask)
-                x = with_given(x, time)
+                x = hold(renoised(process, x, after, time, noise, mask), mask)
             if watch is not None:
                 watch(time, x)
-            x = with_given(hold(process.step(denoiser(x, t, told), x, t, s, noise, mask), mask), after)
+            said = tempered(process, denoiser(x, t, told), temperature)
+            if imposed is not None:
+                said = imposed.told(process, said, x, t)
+            x = hold(process.step(said, x, t, s, noise, mask), mask)
     return x

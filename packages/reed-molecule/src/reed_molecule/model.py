@@ -7,7 +7,7 @@ A model may be told properties of molecules (`conditions`). It may have been tra
 (`alignment`): then its samples follow the flow of the coordinates, unless asked otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from reed_molecule.alignment import Alignment
 from reed_molecule.condition import Condition, Property, asked_row, standardised
 from reed_molecule.network import Denoiser, NetworkConfig
-from reed_molecule.process import Discrete, molecule_process
+from reed_molecule.process import Discrete, centre, molecule_process
 from reed_molecule.vocabulary import Vocabulary
 
 
@@ -128,20 +128,30 @@ class MoleculeModel(nn.Module):
 class Remembering:
     """A model that is given its last prediction as a guess, for one run of a sampler.
 
+    What is remembered of the coordinates is the clean molecule: the guess is the velocity that leads there from the
+    state at hand, which a step with fresh noise has moved off the line that the last velocity was of.
+
     Args:
         model: The model.
+        told: Corrects a prediction, called with it, x_t and t; None leaves it as it is.
     """
 
-    def __init__(self, model: MoleculeModel) -> None:
-        self.model = model
+    def __init__(self, model: MoleculeModel, told: Callable[..., dict[str, Tensor]] | None = None) -> None:
+        self.model, self.told = model, told
         self._last: dict[str, Tensor] | None = None
 
     def __call__(
         self, x_t: Mapping[str, Tensor], t: Float[Tensor, "b"], c: Condition | None = None
     ) -> dict[str, Tensor]:
         """Predicts, and remembers."""
-        self._last = self.model(x_t, t, c, self._last)
-        return self._last
+        here, time = centre(x_t["coords"], None if c is None else c.mask), t.to(x_t["coords"])[:, None, None]
+        guess = self._last
+        if guess is not None:
+            guess = {**guess, "coords": (here - guess["coords"]) / time}
+        said = self.model(x_t, t, c, guess)
+        said = said if self.told is None else self.told(said, x_t, t)
+        self._last = {**said, "coords": here - time * said["coords"]}
+        return said
 
 
 def new_config(

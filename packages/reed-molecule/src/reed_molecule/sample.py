@@ -2,32 +2,37 @@
 
 Every random number of sample i is keyed by (seed, i), so a sample is the same alone, in any batch, and when more
 samples are drawn after it (up to the rounding of the network, which a batch's shape may change). A part of every sample
-may be given (`inpaint`): it is imposed along the chain. Properties may be asked for, with classifier-free guidance
+may be given (`inpaint`): the chain leads to it. Properties may be asked for, with classifier-free guidance
 (`reed_core.sample.guidance`): coordinates and logits go along the same line, and with self-conditioning each side is
 given its own last prediction, as in training.
+
+Steps shorten towards data (`GRID`), where elements and bonds are decided. A temperature below 1 draws types, charges
+and bonds nearer to the likeliest.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from reed_core.errors import InputError
 from reed_core.noise import NoiseSource, mix_seed
 from reed_core.process.base import expand_mask
-from reed_core.sample import ClassifierFree
+from reed_core.sample import ClassifierFree, PowerTimes
 from torch import Tensor
 
 from reed_molecule.condition import Condition
 from reed_molecule.flow import Sampler, sampled_by, sampler_for
-from reed_molecule.inpaint import Given, State, chain
+from reed_molecule.inpaint import Given, State, chain, check_temperature
 from reed_molecule.model import MoleculeModel, Remembering
 
 MOST_PAIRS = 60_000
 MOST_SAMPLES = 128
 MOST_PADDED = 1.25  # pairs of a batch's largest molecule over those of its smallest
-_SIZE, _PRIOR, _CHAIN, _GIVEN = range(4)
+GRID = PowerTimes(2.0)
+_SIZE, _PRIOR, _CHAIN = range(3)
 
 Watch = Callable[[tuple[int, ...], float, State], None]
 
@@ -58,6 +63,7 @@ class _Way:
     watch: Watch | None
     sampler: Sampler
     guidance: float
+    temperature: float
     properties: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -76,6 +82,7 @@ def sample(
     properties: Mapping[str, float] | None = None,
     guidance: float = 1.0,
     sampler: Sampler | None = None,
+    temperature: float = 1.0,
 ) -> list[Drawn]:
     """Draws molecules.
 
@@ -93,6 +100,7 @@ def sample(
         properties: Values asked of every sample by name, in the units of the training data; those left out are open.
         guidance: How strongly they are followed: 1 as learned, 0 not at all, more for more, at two evaluations a step.
         sampler: How the coordinates move (`flow`); None takes what the weights were trained for.
+        temperature: Divides the logits of types, charges and bonds, above 0; 1 draws from the model.
 
     Returns:
         Batches by growing size; each sample carries its number.
@@ -106,8 +114,9 @@ def sample(
     if (count is not None and count < 0) or (sizes is not None and any(size < 1 for size in sizes)):
         raise InputError("expected 0 or more samples, each of 1 or more atoms")
     check_guidance(properties or {}, guidance)
+    check_temperature(temperature)
     chosen = sampler or sampler_for(model.config.alignment)
-    way = _Way(steps, seed, given, resample, watch, chosen, guidance, properties or {})
+    way = _Way(steps, seed, given, resample, watch, chosen, guidance, temperature, properties or {})
     if sizes is None:
         sizes = model.draw_sizes(range(first, first + (count or 0)), mix_seed(seed, _SIZE))
     order = sorted(range(len(sizes)), key=lambda place: sizes[place])
@@ -150,9 +159,9 @@ def check_guidance(properties: Mapping[str, float], guidance: float) -> None:
         raise InputError(f"guidance {guidance:g} without a property to follow; give one, or leave guidance out")
 
 
-def _denoiser(model: MoleculeModel, null: Condition, guidance: float) -> Any:
+def _denoiser(model: MoleculeModel, null: Condition, guidance: float, imposed: Callable[..., Any] | None) -> Any:
     """The model that remembers its last prediction, guided if asked for."""
-    told, untold = Remembering(model), Remembering(model)
+    told, untold = Remembering(model, imposed), Remembering(model, imposed)
     if guidance == 1.0:
         return told
     return ClassifierFree(lambda x_t, t, c: (untold if c is null else told)(x_t, t, c), null, guidance)
@@ -173,17 +182,19 @@ def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], way: _Way)
     process, masks = sampled_by(model.process, way.sampler), told.masks()
     x = process.prior(like, NoiseSource(mix_seed(way.seed, _PRIOR), numbers), masks)
     watch = way.watch
+    imposed = None if way.given is None else way.given.imposed(like, told)
     x = chain(
         process,
-        _denoiser(model, told.null, way.guidance),
+        _denoiser(model, told.null, way.guidance, None if imposed is None else partial(imposed.told, process)),
         x,
         way.steps,
         NoiseSource(mix_seed(way.seed, _CHAIN), numbers),
         told,
-        imposed=None if way.given is None else way.given.imposed(like, told),
-        given_noise=None if way.given is None else NoiseSource(mix_seed(way.seed, _GIVEN), numbers),
+        imposed=imposed,
         resample=way.resample,
         watch=None if watch is None else lambda time, state: watch(tuple(numbers), time, state),
+        grid=GRID,
+        temperature=way.temperature,
     )
     kept = {name: torch.where(expand_mask(masks[name], value), value, 0) for name, value in x.items()}
     return Drawn(tuple(numbers), kept, masks)

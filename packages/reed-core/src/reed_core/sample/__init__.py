@@ -10,7 +10,7 @@ affine combination they share, and `batch` what samplers do to a batch.
 
 from reed_core.sample.ancestral import ancestral
 from reed_core.sample.dpm import dpm_solve
-from reed_core.sample.grid import Grid, LogSNRTimes, cosine_times, uniform_times
+from reed_core.sample.grid import Grid, LogSNRTimes, PowerTimes, cosine_times, uniform_times
 from reed_core.sample.guidance import Autoguidance, ClassifierFree, RepresentationGuidance
 from reed_core.sample.latents import LatentSource, ReadoutSource, draw_latents
 from reed_core.sample.masked import unmask
@@ -26,6 +26,7 @@ __all__ = [
     "Hybrid",
     "LatentSource",
     "LogSNRTimes",
+    "PowerTimes",
     "ReadoutSource",
     "RepresentationGuidance",
     "RevealSample",

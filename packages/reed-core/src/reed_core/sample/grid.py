@@ -5,6 +5,7 @@ decreasing times with these ends. With r = 0, 1/T, ..., 1:
     uniform     t = t_high + r (t_low - t_high)
     cosine      t = t_low + (t_high - t_low) cos(pi r / 2): short steps near noise, where masked diffusion with a
                 uniform grid reveals tokens that know least of each other (MD4, arXiv 2406.04329, section 4)
+    power       t = t_low + (t_high - t_low) (1 - r)^p: for p > 1 short steps near data
     log-SNR     lambda(t) = log(signal(t) / noise(t)) uniform in r: short steps at both ends, what DPM-Solver asks
 """
 
@@ -40,6 +41,25 @@ def uniform_times(high: float, low: float, steps: int) -> list[float]:
 def cosine_times(high: float, low: float, steps: int) -> list[float]:
     """Short steps near `high`, long ones near `low`."""
     return [low + (high - low) * math.cos(0.5 * math.pi * step / steps) for step in range(steps)] + [low]
+
+
+@dataclass(frozen=True)
+class PowerTimes:
+    """Steps that shorten towards `low`.
+
+    Attributes:
+        power: p, above 0; 1 is uniform.
+    """
+
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power < math.inf:
+            raise InputError(f"a grid of power {self.power:g}: expected a positive number, 1 for equal steps")
+
+    def __call__(self, high: float, low: float, steps: int) -> list[float]:
+        """Steps + 1 decreasing times from `high` to `low`."""
+        return [high, *(low + (high - low) * (1.0 - step / steps) ** self.power for step in range(1, steps)), low]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class TrainConfig(BaseModel):
         betas: AdamW's averaging constants.
         clip: Largest gradient norm.
         ema: Decay of the averaged weights per step (ramped up as (1 + step) / (10 + step)).
-        precision: "fp32"; "bf16" or "fp16": the network under autocast, losses and heads in float32, and for fp16 the
+        precision: "fp32"; "bf16" or "fp16": network and projectors under autocast, losses in float32, and for fp16 the
             loss scaled so that gradients stay within its range.
         accumulate: Pieces into which each process cuts its part of a batch, one after the other: less memory, the same
             result.
