@@ -68,14 +68,18 @@ def train_arm(recipe: Recipe, folder: Path, drawn: int, steps: int, device: str 
 
 
 def read_arm(folder: Path) -> dict[int, dict[str, Any]] | None:
-    """What was measured of a run at each place, by molecules seen; None if it has not reached its end."""
+    """What was measured of a run, by molecules seen; None if it has not reached its end.
+
+    A batch passes a mark by some molecules, other ones for every seed; the figures stand at the mark itself.
+    """
     if not (folder / DONE).exists():
         return None
+    each = json.loads((folder / "config.json").read_text(encoding="utf-8"))["train"]["evaluate_every"]
     found: dict[int, dict[str, Any]] = {
-        line["samples"]: line for line in read_log(folder / "log.jsonl") if "valid_loss" in line
+        line["samples"] // each * each: line for line in read_log(folder / "log.jsonl") if "valid_loss" in line
     }
     for path in sorted((folder / "samples").glob(f"*/{FIGURES}")):
-        line = found.setdefault(int(path.parent.name), {})
+        line = found.setdefault(int(path.parent.name) // each * each, {})
         line.update(shares(json.loads(path.read_text(encoding="utf-8"))))
     return dict(sorted(found.items()))
 
