@@ -59,6 +59,7 @@ def test_any_prediction_is_read_consistently(process: Interpolant) -> None:
     torch.testing.assert_close(at.signal * x_0 + at.noise * eps, x_t)
     torch.testing.assert_close(at.d_signal * x_0 + at.d_noise * eps, v)
     assert torch.equal({"x0": x_0, "eps": eps, "v": v}[process.prediction], said)
+    torch.testing.assert_close(process.prediction_of(x_0, x_t, t), said, atol=1e-9, rtol=1e-9)
 
 
 @every_interpolant

@@ -124,12 +124,13 @@ def draw_told(
     process: Process = model.process
     objective = share(Objective(process, latents), model.generators)
     t, told = at_time(x, process.t_max), dict[str, Revealed]()
+    # As in training, the states that are read have seen no z.
+    states = objective.hidden(model, [latent.name for latent in latents if latent.name not in given], x, t, c)
     for latent in latents:
         if latent.name in given:
             z = given[latent.name].to(t.device)
-        else:  # as in training, the state that is read has seen no z
-            hidden = objective.hidden(model, [latent.name], x, t, c)[latent.name]
-            z = objective.readout(latent.name).sample(hidden, noise, None, told)
+        else:
+            z = objective.readout(latent.name).sample(states[latent.name], noise, None, told)
         told[latent.name] = Revealed(z)
     return {name: Representation(value.z) for name, value in told.items()}
 

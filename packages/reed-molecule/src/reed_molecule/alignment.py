@@ -19,7 +19,7 @@ coordinates (`flow`). Its bound may be evaluated with independent noise (`Molecu
 trained. Validation losses are those of its own coupling, not to be compared with those of another.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -32,7 +32,7 @@ from reed_core.process.base import Corrupted, HybridNats
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from reed_molecule.process import Centred
+from reed_molecule.process import Centred, recast
 
 Alignment = Literal["none", "rotation", "transport"]
 DELTA = 1e-4
@@ -110,8 +110,7 @@ class Aligned(Centred):
         drawn = super().corrupt(x_0, t, noise, mask)
         x_0, at = drawn.x_0, self._at(t, drawn.x_0)
         eps = aligned_noise(self.predict_eps(drawn.target, drawn.x_t, t), x_0, mask, self.alignment)
-        targets = {"v": at.d_signal * x_0 + at.d_noise * eps, "eps": eps, "x0": x_0}
-        return replace(drawn, x_t=at.signal * x_0 + at.noise * eps, target=targets[self.prediction])
+        return replace(drawn, x_t=at.signal * x_0 + at.noise * eps, target=self._said(x_0, eps, at))
 
     def prior_nats(self, x_0: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b"]:
         """Refused: there is no bound."""
@@ -145,8 +144,4 @@ def _refuse() -> NoReturn:
 
 def aligned(process: Product, alignment: Alignment) -> Product:
     """The process of molecules with the noise of its coordinates aligned to the data."""
-    coords = process.fields["coords"]
-    if alignment == "none" or not isinstance(coords, Centred):
-        return process
-    settings = {field.name: getattr(coords, field.name) for field in fields(coords)}
-    return replace(process, fields={**process.fields, "coords": Aligned(**settings | {"alignment": alignment})})
+    return process if alignment == "none" else recast(process, Aligned, alignment=alignment)

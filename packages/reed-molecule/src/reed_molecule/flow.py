@@ -7,7 +7,7 @@ The flow asks only that v is the mean velocity at x_t, so it also holds where no
 (`alignment`); the kernel needs them independent.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +19,7 @@ from reed_core.process.base import expand_time
 from torch import Tensor
 
 from reed_molecule.alignment import Alignment
-from reed_molecule.process import Centred, centre
+from reed_molecule.process import Centred, centre, recast
 
 Sampler = Literal["ancestral", "flow"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
@@ -48,11 +48,7 @@ class Flowing(Centred):
 
 def sampled_by(process: Product, sampler: Sampler) -> Product:
     """A process of molecules that steps back as a sampler says."""
-    coords = process.fields["coords"]
-    if sampler == "ancestral" or not isinstance(coords, Centred):
-        return process
-    settings = {field.name: getattr(coords, field.name) for field in fields(Centred)}
-    return replace(process, fields={**process.fields, "coords": Flowing(**settings)})
+    return process if sampler == "ancestral" else recast(process, Flowing)
 
 
 def sampler_for(alignment: Alignment) -> Sampler:

@@ -119,19 +119,12 @@ class Imposed:
             known, x_0, value = self.known[name], self.x_0[name], said[name]
             if isinstance(field, Interpolant):
                 wanted = placed(field.predict_x0(value, x_t[name], t), x_0, known)
-                out[name] = torch.where(known[..., None], predicting(field, wanted, x_t[name], t).to(value), value)
+                out[name] = torch.where(known[..., None], field.prediction_of(wanted, x_t[name], t).to(value), value)
             else:
                 classes = torch.arange(value.shape[-1], device=value.device)
                 sure = torch.where(classes == x_0[..., None], 0.0, IMPOSSIBLE).to(value)
                 out[name] = torch.where(known[..., None], sure, value)
         return out
-
-
-def predicting(field: Interpolant, x_0: Tensor, x_t: Tensor, t: Float[Tensor, "b"]) -> Tensor:
-    """What a denoiser of this process would say at x_t to mean x_0."""
-    at = field.coefficients(t.to(x_t)[:, None, None])
-    eps = (x_t - at.signal * x_0) / at.noise
-    return {"v": at.d_signal * x_0 + at.d_noise * eps, "eps": eps, "x0": x_0}[field.prediction]
 
 
 def placed(
@@ -189,22 +182,20 @@ def chain(
     noise: NoiseSource,
     told: Condition,
     *,
-    imposed: Imposed | None = None,
     resample: int = 1,
     watch: Watch | None = None,
     grid: Grid = uniform_times,
     temperature: float = 1.0,
 ) -> State:
-    """The reverse chain from noise to data; without a given part it is `reed_core.sample.ancestral`.
+    """The reverse chain from noise to data: `reed_core.sample.ancestral`, with repeated steps and a temperature.
 
     Args:
         process: The process, all fields on the master clock.
-        denoiser: The denoiser.
+        denoiser: The denoiser, corrected by `Imposed.told` if a part is given.
         x: State at t = 1.
         steps: Number of steps.
         noise: Streams of the steps.
         told: Which atoms exist.
-        imposed: The given part.
         resample: How often each step is taken, at least 1.
         watch: Called with the time and the state before every step.
         grid: Where the steps lie.
@@ -228,7 +219,5 @@ def chain(
             if watch is not None:
                 watch(time, x)
             said = tempered(process, denoiser(x, t, told), temperature)
-            if imposed is not None:
-                said = imposed.told(process, said, x, t)
             x = hold(process.step(said, x, t, s, noise, mask), mask)
     return x

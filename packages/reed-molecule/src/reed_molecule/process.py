@@ -12,7 +12,7 @@ changes no number of a sample. The list has n (n - 1) / 2 entries: the loss and 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -319,3 +319,16 @@ def molecule_process(
         },
         weights={**WEIGHTS, **(weights or {})},
     )
+
+
+def recast(process: Product, kind: type[Centred], **more: Any) -> Product:
+    """A process of molecules whose coordinates are of another kind of `Centred`, with the settings they have.
+
+    Args:
+        process: The process.
+        kind: The kind.
+        more: Settings that only this kind has.
+    """
+    coords = process.fields["coords"]
+    settings = {field.name: getattr(coords, field.name) for field in fields(Centred)}
+    return replace(process, fields={**process.fields, "coords": kind(**settings, **more)})

@@ -190,7 +190,6 @@ def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], way: _Way)
         way.steps,
         NoiseSource(mix_seed(way.seed, _CHAIN), numbers),
         told,
-        imposed=imposed,
         resample=way.resample,
         watch=None if watch is None else lambda time, state: watch(tuple(numbers), time, state),
         grid=GRID,

@@ -115,8 +115,7 @@ class Interpolant:
             x_0, eps = torch.where(kept, x_0, 0.0), torch.where(kept, eps, 0.0)
         at = self._at(t, x_0)
         x_t = at.signal * x_0 + at.noise * eps
-        targets = {"v": at.d_signal * x_0 + at.d_noise * eps, "eps": eps, "x0": x_0}
-        return Corrupted(x_0=x_0, x_t=x_t, t=t, target=targets[self.prediction], mask=mask)
+        return Corrupted(x_0=x_0, x_t=x_t, t=t, target=self._said(x_0, eps, at), mask=mask)
 
     def loss(self, prediction: Float[Tensor, "b ..."], corrupted: Corrupted) -> Float[Tensor, "b"]:
         """Mean squared error per sample, over its own elements, in float32 or wider; weighted if `time_weight` says."""
@@ -245,6 +244,15 @@ class Interpolant:
     def predict_eps(self, prediction: Tensor, x_t: Tensor, t: Float[Tensor, "b"]) -> Tensor:
         """The noise that a prediction implies; the score of p(x_t) is -eps / noise(t)."""
         return self._clean_and_noise(prediction, x_t, self._at(t, x_t))[1]
+
+    def prediction_of(self, x_0: Tensor, x_t: Tensor, t: Float[Tensor, "b"]) -> Tensor:
+        """The prediction at x_t that implies this clean data: the inverse of `predict_x0`."""
+        at = self._at(t, x_t)
+        return self._said(x_0, (x_t - at.signal * x_0) / at.noise, at)
+
+    def _said(self, x_0: Tensor, eps: Tensor, at: Coefficients) -> Tensor:
+        """The prediction of clean data and noise."""
+        return {"v": at.d_signal * x_0 + at.d_noise * eps, "eps": eps, "x0": x_0}[self.prediction]
 
     def _at(self, t: Float[Tensor, "b"], like: Tensor) -> Coefficients:
         """The coefficients for `like`, of its rank and dtype; computed in float32 or wider, as 1 - t needs."""

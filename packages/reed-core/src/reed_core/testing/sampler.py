@@ -82,9 +82,7 @@ def gaussian_denoiser(process: Interpolant, mean: float, std: float) -> Denoiser
         at = process.coefficients(expand_time(t.double(), wide))
         share = at.signal * std**2 / ((at.signal * std).square() + at.noise.square())
         clean = mean + share * (wide - at.signal * mean)
-        eps = (wide - at.signal * clean) / at.noise
-        said = {"x0": clean, "eps": eps, "v": at.d_signal * clean + at.d_noise * eps}[process.prediction]
-        return said.to(x_t.dtype)
+        return process.prediction_of(clean, wide, t).to(x_t.dtype)
 
     return denoise
 
