@@ -22,11 +22,15 @@ Call = Callable[..., int]
 
 
 def tiny(
-    counts: tuple[int, ...] = (6, 7, 7, 9), discrete: Discrete = "uniform", vocabulary: Vocabulary = QM9
+    counts: tuple[int, ...] = (6, 7, 7, 9),
+    discrete: Discrete = "uniform",
+    vocabulary: Vocabulary = QM9,
+    parts: bool = False,
 ) -> MoleculeModel:
-    """A model with random weights."""
+    """A model with random weights, which may read given parts."""
     torch.manual_seed(0)
-    return MoleculeModel(new_config(vocabulary, 1.5, counts, TINY, discrete)).eval()
+    sizes = TINY.model_copy(update={"parts": parts})
+    return MoleculeModel(new_config(vocabulary, 1.5, counts, sizes, discrete)).eval()
 
 
 def saved(folder: Path, *known: str) -> Path:

@@ -1,11 +1,12 @@
 """What must not depend on the frame: network, loss and sampler under rotation, reflection, translation, permutation and
-padding, at random weights and at those that come with the package.
+padding, at random weights and at those that come with the package; around a given part where the network reads parts.
 
 Each question is asked twice: of some molecules, and of the moved ones with the noise moved alike. Layers, shapes and
 controls of the random network are in test_network.py, the processes without a network in test_process.py.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -20,10 +21,11 @@ from reed_molecule.generate import BUNDLED
 from reed_molecule.inpaint import chain
 from reed_molecule.model import MoleculeModel, Remembering, new_config
 from reed_molecule.network import NetworkConfig
+from reed_molecule.part import Part
 from reed_molecule.process import Pairs, centre
 from reed_molecule.vocabulary import QM9
 
-NAMES = ["random", *sorted(path.parent.name for path in BUNDLED.glob("*/model.safetensors"))]
+NAMES = ["random", "reads parts", *sorted(path.parent.name for path in BUNDLED.glob("*/model.safetensors"))]
 LIMITS = {"float64": 1e-9, "float32": 1e-4}
 MOVES = ("rotation", "reflection", "translation", "permutation", "padding")
 EQUAL, SMALLER = ("CC(=O)N", "c1ccoc1"), ("CC(=O)N", "CO")  # 9 and 9 atoms; 9 and 6
@@ -36,9 +38,10 @@ Fields = dict[str, torch.Tensor]
 @cache
 def model(name: str, dtype: str) -> MoleculeModel:
     """In evaluation mode."""
-    if name == "random":
+    if name in ("random", "reads parts"):
         torch.manual_seed(0)
-        net = MoleculeModel(new_config(QM9, 1.4, (N,), SMALL, "uniform"))
+        sizes = SMALL.model_copy(update={"parts": name == "reads parts"})
+        net = MoleculeModel(new_config(QM9, 1.4, (N,), sizes, "uniform"))
         for parameter in net.parameters():  # weights that start at 0 would hide what they multiply
             parameter.data += 0.1 * torch.randn(parameter.shape)
     else:
@@ -102,8 +105,15 @@ class Move:
         """What is then expected of a prediction or a sample, which knows no place."""
         return self.state(x, shift=0.0)
 
-    def told(self, mask: torch.Tensor) -> Condition:
-        return Condition(widened("mask", mask) if self.name == "padding" else mask)
+    def told(self, mask: torch.Tensor, x_0: Fields | None = None) -> Condition:
+        """Which atoms exist; of the (unmoved) molecules x_0 the first three atoms are given."""
+        kept = torch.arange(N).expand_as(mask) < 3
+        if self.order is not None:
+            kept = kept[:, ORDER]
+        if self.name == "padding":
+            mask, kept = widened("mask", mask), widened("mask", kept)
+        told = Condition(mask)
+        return told if x_0 is None else replace(told, part=Part.kept(self.state(x_0), kept, told.pairs))
 
 
 def widened(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -121,6 +131,11 @@ def molecules(net: MoleculeModel, smiles: tuple[str, ...]) -> tuple[Fields, torc
     return {**x, "coords": centre(coords, mask["coords"])}, mask["coords"]
 
 
+def given(net: MoleculeModel, x_0: Fields) -> Fields | None:
+    """The molecules, if a part of them is to be given."""
+    return x_0 if net.config.network.parts else None
+
+
 def same(found: Fields, expected: Fields, told: Condition, most: float) -> None:
     """Equal wherever something exists."""
     for name, mask in told.masks().items():
@@ -131,6 +146,7 @@ def same(found: Fields, expected: Fields, told: Condition, most: float) -> None:
 cases = pytest.mark.parametrize("move", MOVES)
 dtypes = pytest.mark.parametrize("dtype", list(LIMITS))
 names = pytest.mark.parametrize("name", NAMES)
+STILL = Move("nothing")
 
 
 def smiles_of(move: str) -> tuple[str, ...]:
@@ -146,10 +162,10 @@ def test_network(name: str, dtype: str, move: str) -> None:
     x_0, mask = molecules(net, smiles_of(move))
     t = torch.tensor([0.3, 0.7]).to(x_0["coords"])
     x = net.process.corrupt(x_0, t, NoiseSource(1, range(2)), Condition(mask).masks()).x_t
-    told = moved.told(mask)
+    still, told = (one.told(mask, given(net, x_0)) for one in (STILL, moved))
     with torch.no_grad():
-        guess = net(x, t, Condition(mask))
-        expected = net(x, t, Condition(mask), guess)
+        guess = net(x, t, still)
+        expected = net(x, t, still, guess)
         found = net(moved.state(x), t, told, moved.answer(guess))
     same(found, moved.answer(expected), told, LIMITS[dtype])
 
@@ -164,10 +180,11 @@ def test_loss(name: str, dtype: str, move: str) -> None:
     objective = presets.none(net.process)
     values, slopes = [], []
     for state, told, noise in (
-        (x_0, Condition(mask), NoiseSource(1, range(2))),
-        (moved.state(x_0), moved.told(mask), moved.noise(1)),
+        (x_0, STILL.told(mask, given(net, x_0)), NoiseSource(1, range(2))),
+        (moved.state(x_0), moved.told(mask, given(net, x_0)), moved.noise(1)),
     ):
-        drawn = objective.draw(state, noise, c=told, mask=told.masks())
+        due = told.masks() if told.part is None else told.part.unknown(told.masks())
+        drawn = objective.draw(state, noise, c=told, mask=due)
         loss = objective.loss(net, drawn)
         values.append(loss.denoising.detach())
         slopes.append(torch.autograd.grad(loss.total, list(net.parameters()), allow_unused=True))
@@ -187,8 +204,8 @@ def test_sampler(name: str, dtype: str, move: str) -> None:
     x_0, mask = molecules(net, smiles_of(move))
     ends = []
     for told, sources, still in (
-        (Condition(mask), [NoiseSource(seed, range(2)) for seed in (5, 6)], True),
-        (moved.told(mask), [moved.noise(seed) for seed in (5, 6)], False),
+        (STILL.told(mask, given(net, x_0)), [NoiseSource(seed, range(2)) for seed in (5, 6)], True),
+        (moved.told(mask, given(net, x_0)), [moved.noise(seed) for seed in (5, 6)], False),
     ):
         like = x_0 if still else moved.answer(x_0)
         x = net.process.prior(like, sources[0], told.masks())

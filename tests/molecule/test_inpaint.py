@@ -7,8 +7,9 @@ from reed_core.errors import InputError
 from reed_core.noise import NoiseSource
 from reed_core.sample import ancestral
 from reed_molecule.condition import Condition
-from reed_molecule.inpaint import Given, chain, placed, renoised
+from reed_molecule.inpaint import Given, chain, renoised
 from reed_molecule.model import Remembering
+from reed_molecule.part import placed
 from reed_molecule.process import centre, molecule_process
 from reed_molecule.sample import sample
 from reed_molecule.vocabulary import QM9
@@ -46,8 +47,9 @@ def test_without_a_given_part_it_is_ancestral_sampling() -> None:
 
 @pytest.mark.parametrize("discrete", ["uniform", "masked"])
 @pytest.mark.parametrize("resample", [1, 2])
-def test_what_is_given_stays(discrete: str, resample: int) -> None:
-    given = some_given()
+@pytest.mark.parametrize("parts", [False, True])
+def test_what_is_given_stays(discrete: str, resample: int, parts: bool) -> None:
+    model, given = tiny(discrete=discrete, parts=parts), some_given()
     seen: list[float] = []
 
     def watch(numbers: tuple[int, ...], time: float, x: dict) -> None:
@@ -55,7 +57,7 @@ def test_what_is_given_stays(discrete: str, resample: int) -> None:
         centred = x["coords"].sum(1).abs().max()
         assert centred < 1e-4
 
-    drawn = sample(tiny(discrete=discrete), sizes=[6, 7, 9], steps=5, given=given, resample=resample, watch=watch)
+    drawn = sample(model, sizes=[6, 7, 9], steps=5, given=given, resample=resample, watch=watch)
     assert sorted(number for batch in drawn for number in batch.numbers) == [0, 1, 2]
     assert len(seen) == len(drawn) * (4 * resample + 1)
     for batch in drawn:

@@ -1,4 +1,4 @@
-"""What the network is told beside x_t: which atoms exist, and what is known of whole molecules.
+"""What the network is told beside x_t: which atoms exist, what is known of whole molecules, and which part is given.
 
 A property y is told as (y - mean) / spread, of the molecules trained on; NaN says that it is not known. The condition
 in which nothing is known is the null condition of classifier-free guidance.
@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Float64
 from pydantic import BaseModel, ConfigDict, Field
 from reed_core.errors import InputError
 from torch import Tensor
+
+from reed_molecule.part import Part
 
 
 class Property(BaseModel):
@@ -103,20 +105,23 @@ class Condition:
     Attributes:
         mask: True where an atom exists, [b, n].
         properties: Standardised properties, [b, p], NaN where unknown; None when nothing is known.
+        part: What is given of the molecules; None gives nothing.
     """
 
     mask: Bool[Tensor, "b n"]
     properties: Float[Tensor, "b p"] | None = None
+    part: Part | None = None
 
     def to(self, device: Any) -> "Condition":
         """The same on a device."""
         properties = None if self.properties is None else self.properties.to(device)
-        return Condition(self.mask.to(device), properties)
+        part = None if self.part is None else self.part.to(device)
+        return Condition(self.mask.to(device), properties, part)
 
     @property
     def null(self) -> "Condition":
-        """The same atoms, with nothing known of the molecules."""
-        return Condition(self.mask)
+        """The same atoms and given part, with nothing known of whole molecules."""
+        return replace(self, properties=None)
 
     def without(self, dropped: Bool[Tensor, "b *p"]) -> "Condition":
         """The same with properties unknown: all of the samples where `dropped` [b] is True, or each of [b, p]."""

@@ -6,7 +6,7 @@ sample, whatever its batch.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from reed_core.train.order import groups, shuffler
 from torch import Tensor
 
 from reed_molecule.condition import Condition, Property, standardised
+from reed_molecule.cuts import random_kept
 from reed_molecule.molecule import Molecule
+from reed_molecule.part import Part
 from reed_molecule.splits import SPLITS, Split
 from reed_molecule.stored import STEP, Stored, joined, read
 from reed_molecule.vocabulary import Vocabulary
@@ -144,6 +146,7 @@ class TrainingData:
         scale: Angstrom of one model unit.
         rotate: Whether each molecule is turned at random.
         conditions: Properties of the molecules that a batch tells.
+        parts: Share of the molecules of which a part is given (`cuts`); 0 gives none.
     """
 
     molecules: MoleculeSet
@@ -152,6 +155,7 @@ class TrainingData:
     scale: float = 1.0
     rotate: bool = True
     conditions: tuple[Property, ...] = ()
+    parts: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.molecules):
@@ -170,16 +174,38 @@ class TrainingData:
         return groups(self.molecules.sizes, self.pairs, "quadratic", shuffler(self.seed, epoch))
 
     def batch(self, items: Sequence[int], noise: NoiseSource) -> Batch:
-        """Fields and masks of some molecules; `noise` turns them."""
-        x_0, mask = collate([self.molecules[item] for item in items], self.molecules.vocabulary)
+        """Fields and masks of some molecules; `noise` turns them and chooses what is given of them.
+
+        Masks say where a loss is due: at tokens that are not given.
+        """
+        molecules = [self.molecules[item] for item in items]
+        x_0, mask = collate(molecules, self.molecules.vocabulary)
         coords = x_0["coords"]
         if self.rotate:
             coords = coords @ random_rotations(noise).transpose(1, 2)
         x_0["coords"] = centre(coords / self.scale, mask["coords"])
-        if not self.conditions:
+        if not self.conditions and not self.parts:
             return Batch(x_0=x_0, mask=mask)
-        values = self.molecules.stored.properties.rows(items).columns([one.name for one in self.conditions])
-        return Batch(x_0=x_0, c=Condition(mask["types"], standardised(self.conditions, values)), mask=mask)
+        told = Condition(mask["types"])
+        if self.conditions:
+            values = self.molecules.stored.properties.rows(items).columns([one.name for one in self.conditions])
+            told = replace(told, properties=standardised(self.conditions, values))
+        if self.parts:
+            part = Part.kept(x_0, given_atoms(molecules, self.parts, noise, mask["types"]), mask["bonds"])
+            told, mask = replace(told, part=part), part.unknown(mask)
+        return Batch(x_0=x_0, c=told, mask=mask)
+
+
+def given_atoms(
+    molecules: Sequence[Molecule], share: float, noise: NoiseSource, exists: Bool[Tensor, "b n"]
+) -> Bool[Tensor, "b n"]:
+    """Atoms that are given, of about a share of the molecules; each molecule's by its own stream."""
+    out = torch.zeros_like(exists)
+    for row, (molecule, drawn) in enumerate(zip(molecules, noise.uniform((2,)).tolist(), strict=True)):
+        if drawn[0] < share:
+            kept = random_kept(molecule, np.random.default_rng(int(drawn[1] * 2**53)))
+            out[row, : len(molecule)] = torch.from_numpy(kept)
+    return out
 
 
 def collate(molecules: Sequence[Molecule], vocabulary: Vocabulary) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

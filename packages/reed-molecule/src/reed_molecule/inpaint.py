@@ -1,15 +1,11 @@
 """Sampling when a part of the molecule is given: its first k atoms, or the types of its atoms alone.
 
-The given part walks back along q(x_s | x_t, x_0) with its own x_0: in every prediction of the network x_0 of the given
-part is replaced by what is given, and the step goes on as always. Its states are then one path of the forward process,
-not a fresh draw at every time (RePaint, arXiv 2201.09865), so the free part has something to hold on to; and with
-self-conditioning the network reads the given part as its own guess, from the second step on. With `resample` r > 1
-each step is taken r times: the state at s is led back to t by the forward kernel q(x_t | x_s), so that the free part
-can adapt to the given one.
-
-Coordinates live where the centre of mass of all atoms is 0, and where the given atoms lie in that frame depends on the
-atoms that are not there yet: the given atoms are placed so that their mean is the mean that the network predicts for
-them. Orientation is that of the given atoms.
+What a network says of the given part is what is given (`part`), and the step goes on as always: the given part walks
+back along q(x_s | x_t, x_0) with its own x_0. Its states are then one path of the forward process, not a fresh draw at
+every time (RePaint, arXiv 2201.09865). A network trained with parts reads the given part clean from the first step on;
+one trained on whole molecules alone sees it through the noise, too late to make room for it, unless each step is taken
+r > 1 times (`resample`): the state at s is led back to t by the forward kernel q(x_t | x_s), so that the free part can
+adapt to the given one.
 
 Forward kernels. An interpolant leads s to t by x_t = a x_s + sqrt(noise_t^2 - a^2 noise_s^2) eps, a = signal_t /
 signal_s. Tokens that survive to t with probability 1 - t do so from s with (1 - t) / (1 - s): it is the corruption of
@@ -17,7 +13,7 @@ x_s at time (t - s) / (1 - s), for uniform and for masked noise.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -32,11 +28,10 @@ from reed_core.sample.grid import Grid, chain_times, uniform_times
 from torch import Tensor
 
 from reed_molecule.condition import Condition
+from reed_molecule.part import Part, State
 from reed_molecule.vocabulary import NO_BOND
 
-State = Mapping[str, Tensor]
 Watch = Callable[[float, State], None]
-IMPOSSIBLE = -1e4  # a logit whose probability is 0 in any precision, and finite under guidance
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Given:
     def __len__(self) -> int:
         return len(self.types)
 
-    def imposed(self, like: State, told: Condition) -> "Imposed":
+    def part(self, like: State, told: Condition) -> Part:
         """The same for a batch.
 
         Args:
@@ -90,51 +85,7 @@ class Given:
             known["bonds"][:, :k, k:] |= shut[None, :, None]
             known["bonds"][:, k:, :k] |= shut[None, None, :]
         known["bonds"] &= told.pairs
-        return Imposed(x_0, known)
-
-
-@dataclass(frozen=True)
-class Imposed:
-    """The given part of a batch.
-
-    Attributes:
-        x_0: Clean values by field; they count where `known` is True.
-        known: Where each field is given: [b, n], bonds [b, n, n].
-    """
-
-    x_0: State
-    known: State
-
-    def told(self, process: Product, said: State, x_t: State, t: Float[Tensor, "b"]) -> dict[str, Tensor]:
-        """A prediction that says of the given part what is given: coordinates placed at its predicted mean, and logits.
-
-        Args:
-            process: The process.
-            said: The prediction.
-            x_t: The state it is of.
-            t: Times.
-        """
-        out = {}
-        for name, field in process.fields.items():
-            known, x_0, value = self.known[name], self.x_0[name], said[name]
-            if isinstance(field, Interpolant):
-                wanted = placed(field.predict_x0(value, x_t[name], t), x_0, known)
-                out[name] = torch.where(known[..., None], field.prediction_of(wanted, x_t[name], t).to(value), value)
-            else:
-                classes = torch.arange(value.shape[-1], device=value.device)
-                sure = torch.where(classes == x_0[..., None], 0.0, IMPOSSIBLE).to(value)
-                out[name] = torch.where(known[..., None], sure, value)
-        return out
-
-
-def placed(
-    free: Float[Tensor, "b n 3"], given: Float[Tensor, "b n 3"], known: Bool[Tensor, "b n"]
-) -> Float[Tensor, "b n 3"]:
-    """Replaces known points by given ones, moved so that the mean of the known points stays where it was."""
-    part = known[..., None]
-    count = part.sum(1, keepdim=True).clamp(min=1)
-    shift = torch.where(part, free - given, 0.0).sum(1, keepdim=True) / count
-    return torch.where(part, given + shift, free)
+        return Part(x_0, known)
 
 
 def renoised(
@@ -191,11 +142,11 @@ def chain(
 
     Args:
         process: The process, all fields on the master clock.
-        denoiser: The denoiser, corrected by `Imposed.told` if a part is given.
+        denoiser: The denoiser.
         x: State at t = 1.
         steps: Number of steps.
         noise: Streams of the steps.
-        told: Which atoms exist.
+        told: Which atoms exist, and what is given of them.
         resample: How often each step is taken, at least 1.
         watch: Called with the time and the state before every step.
         grid: Where the steps lie.

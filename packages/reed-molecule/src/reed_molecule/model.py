@@ -7,7 +7,7 @@ A model may be told properties of molecules (`conditions`). It may have been tra
 (`alignment`): then its samples follow the flow of the coordinates, unless asked otherwise.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -133,11 +133,10 @@ class Remembering:
 
     Args:
         model: The model.
-        told: Corrects a prediction, called with it, x_t and t; None leaves it as it is.
     """
 
-    def __init__(self, model: MoleculeModel, told: Callable[..., dict[str, Tensor]] | None = None) -> None:
-        self.model, self.told = model, told
+    def __init__(self, model: MoleculeModel) -> None:
+        self.model = model
         self._last: dict[str, Tensor] | None = None
 
     def __call__(
@@ -149,7 +148,6 @@ class Remembering:
         if guess is not None:
             guess = {**guess, "coords": (here - guess["coords"]) / time}
         said = self.model(x_t, t, c, guess)
-        said = said if self.told is None else self.told(said, x_t, t)
         self._last = {**said, "coords": here - time * said["coords"]}
         return said
 

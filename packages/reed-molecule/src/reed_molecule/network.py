@@ -12,7 +12,8 @@ prediction of the step before. In training half of the batches run it twice, the
 for that guess.
 
 Properties of whole molecules, when `conditions` says how many, are added to the vector of the time
-(`property_embedding`).
+(`property_embedding`). A given part of the molecules, when `parts` is set, is read clean and marked, at nodes and at
+pairs; what is said of it is what is given, whether or not the network can read it (`part`).
 
 Equivariance: rotation, reflection and translation turn v alone; a permutation of atoms permutes everything; padding is
 never read. Blocks and their mathematics are in `layers`.
@@ -29,6 +30,7 @@ from torch.nn import functional as F
 
 from reed_molecule.condition import Condition
 from reed_molecule.layers import Block, Radial, between, time_features
+from reed_molecule.part import Part
 from reed_molecule.process import FIELDS, centre
 from reed_molecule.property_embedding import PropertyEmbedding
 from reed_molecule.vocabulary import BONDS
@@ -50,6 +52,7 @@ class NetworkConfig(BaseModel):
         radial: Features of a distance.
         self_condition: Whether the network reads its prediction of the step before.
         conditions: Properties of whole molecules that the network is told.
+        parts: Whether it reads given parts; one that does not can still be led to them (`inpaint`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +67,7 @@ class NetworkConfig(BaseModel):
     radial: int = Field(24, ge=2)
     self_condition: bool = False
     conditions: int = Field(0, ge=0)
+    parts: bool = False
 
     @model_validator(mode="after")
     def _divisible(self) -> "NetworkConfig":
@@ -97,6 +101,24 @@ class Guess(nn.Module):
         )
 
 
+class Marks(nn.Module):
+    """What tells given atoms and pairs from noise; at the start nothing does.
+
+    Args:
+        config: Sizes of the network.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.node = nn.Parameter(torch.zeros(config.width))
+        self.pair = nn.Parameter(torch.zeros(config.pairs))
+
+    def forward(self, part: Part) -> tuple[Float[Tensor, "b n w"], Float[Tensor, "b n n p"]]:
+        """Terms of h and e."""
+        node, pair = part.known["coords"][..., None], part.known["bonds"][..., None]
+        return node.to(self.node) * self.node, pair.to(self.pair) * self.pair
+
+
 class Denoiser(nn.Module):
     """The network. Depth k is read at `blocks.<k-1>`: node states [b, n, width].
 
@@ -119,6 +141,7 @@ class Denoiser(nn.Module):
             Block(width, config.vectors, pairs, config.heads, config.radial, width) for _ in range(config.blocks)
         )
         self.guess = Guess(config) if config.self_condition else None
+        self.marks = Marks(config) if config.parts else None
         self.norm, self.pair_norm = nn.LayerNorm(width), nn.LayerNorm(pairs)
         self.say_type = nn.Linear(width, config.types)
         self.say_charge = nn.Linear(width, config.charges)
@@ -139,7 +162,7 @@ class Denoiser(nn.Module):
         Args:
             x_t: `coords` [b, n, 3] in model units, `types` [b, n], `charges` [b, n], `bonds` [b, n, n], symmetric.
             t: Times, [b].
-            c: Which atoms exist, and what is known of the molecules; None when all do, and nothing is.
+            c: Which atoms exist, and what is known or given of the molecules; None when all do, and nothing is.
             guess: An earlier prediction for these molecules, read with `self_condition` alone; None is no guess.
 
         Returns:
@@ -163,21 +186,26 @@ class Denoiser(nn.Module):
         c: Condition | None,
         guess: Mapping[str, Tensor] | None,
     ) -> dict[str, Tensor]:
-        types = x_t["types"]
-        mask = torch.ones_like(types, dtype=torch.bool) if c is None else c.mask
+        mask = torch.ones_like(x_t["types"], dtype=torch.bool) if c is None else c.mask
+        part = None if c is None else c.part
         pairs = Condition(mask).pairs
         dtype = self.norm.weight.dtype
-        start = centre(x_t["coords"].to(dtype), mask)
+        noisy = {**x_t, "coords": centre(x_t["coords"].to(dtype), mask)}
+        read = noisy if part is None or self.marks is None else part.read(noisy)
+        start, types = read["coords"], read["types"]
         t = t.to(start)
         atoms = mask.sum(1, keepdim=True).to(start).clamp(min=1).log() / 3.0
         time = self.time(torch.cat([time_features(t, TIME_FEATURES), atoms], -1))
         if self.told is not None:
             time = time + self.told(None if c is None else c.properties, time)
-        h = self.types(_tokens(types, mask)) + self.charges(_tokens(x_t["charges"], mask)) + time[:, None]
+        h = self.types(_tokens(types, mask)) + self.charges(_tokens(read["charges"], mask)) + time[:, None]
         V = start[..., None] * self.place(h)[:, :, None]
-        e = self.bonds(_tokens(x_t["bonds"], pairs))
+        e = self.bonds(_tokens(read["bonds"], pairs))
+        if self.marks is not None and part is not None:
+            more_h, more_e = self.marks(part)
+            h, e = h + more_h, e + more_e
         if self.guess is not None and guess is not None:
-            clean = start - t[:, None, None] * guess["coords"].to(dtype)
+            clean = noisy["coords"] - t[:, None, None] * guess["coords"].to(dtype)
             more_h, more_V, more_e = self.guess(guess, clean)
             h, V, e = h + more_h, V + more_V, e + more_e
         v = torch.zeros_like(start)
@@ -188,7 +216,8 @@ class Denoiser(nn.Module):
         ends = self.pair_ends(h)
         bonds = F.silu(self.pair_inner(e) + ends[:, :, None] + ends[:, None])
         said = {"coords": v, "types": self.say_type(h), "charges": self.say_charge(h), "bonds": self.say_bond(bonds)}
-        return {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in said.items()}
+        said = {name: value.to(torch.promote_types(value.dtype, torch.float32)) for name, value in said.items()}
+        return said if part is None else part.said(said, noisy, t)
 
 
 def _tokens(values: Tensor, mask: Tensor) -> Tensor:

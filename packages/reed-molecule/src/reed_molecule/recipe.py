@@ -30,6 +30,7 @@ class Recipe(BaseModel):
         conditions: Properties of the prepared file that the network is told.
         drop: Share of molecules whose properties are all hidden, as guidance needs; of several properties, each alone
             is hidden as often again, so that a part of them can be asked for.
+        parts: Share of the molecules of which a part is given, clean (`cuts`), as `complete` needs it; 0 gives none.
         alignment: How the noise of the coordinates is coupled to each molecule: "none", "rotation", or "transport"
             (permutation, then rotation). What it costs: noise is no longer independent of the data, so the bound and
             the ancestral kernel do not belong to such a model; it is sampled by the flow of its coordinates
@@ -56,6 +57,7 @@ class Recipe(BaseModel):
     weights: dict[Literal["coords", "types", "charges", "bonds"], float] = Field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     drop: float = Field(0.1, ge=0, lt=1)
+    parts: float = Field(0.0, ge=0, le=1)
     alignment: Alignment = "none"
     init: str | None = None
     network: NetworkConfig = NetworkConfig()
@@ -75,6 +77,8 @@ class Recipe(BaseModel):
             raise ValueError(f"conditions {', '.join(self.conditions)}: expected each name once")
         if self.alignment != "none" and self.time_weight == "elbo":
             raise ValueError('time_weight "elbo" weighs by a bound that aligned noise has not; expected "flat"')
+        if self.parts and self.alignment != "none":
+            raise ValueError("a given part fixes where its atoms go, aligned noise turns it away; set one of the two")
         return self
 
     @property

@@ -12,8 +12,7 @@ and bonds nearer to the likeliest.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,8 +24,9 @@ from torch import Tensor
 
 from reed_molecule.condition import Condition
 from reed_molecule.flow import Sampler, sampled_by, sampler_for
-from reed_molecule.inpaint import Given, State, chain, check_temperature
+from reed_molecule.inpaint import Given, chain, check_temperature
 from reed_molecule.model import MoleculeModel, Remembering
+from reed_molecule.part import State
 
 MOST_PAIRS = 60_000
 MOST_SAMPLES = 128
@@ -159,9 +159,9 @@ def check_guidance(properties: Mapping[str, float], guidance: float) -> None:
         raise InputError(f"guidance {guidance:g} without a property to follow; give one, or leave guidance out")
 
 
-def _denoiser(model: MoleculeModel, null: Condition, guidance: float, imposed: Callable[..., Any] | None) -> Any:
+def _denoiser(model: MoleculeModel, null: Condition, guidance: float) -> Any:
     """The model that remembers its last prediction, guided if asked for."""
-    told, untold = Remembering(model, imposed), Remembering(model, imposed)
+    told, untold = Remembering(model), Remembering(model)
     if guidance == 1.0:
         return told
     return ClassifierFree(lambda x_t, t, c: (untold if c is null else told)(x_t, t, c), null, guidance)
@@ -182,10 +182,11 @@ def _draw(model: MoleculeModel, numbers: list[int], sizes: list[int], way: _Way)
     process, masks = sampled_by(model.process, way.sampler), told.masks()
     x = process.prior(like, NoiseSource(mix_seed(way.seed, _PRIOR), numbers), masks)
     watch = way.watch
-    imposed = None if way.given is None else way.given.imposed(like, told)
+    if way.given is not None:
+        told = replace(told, part=way.given.part(like, told))
     x = chain(
         process,
-        _denoiser(model, told.null, way.guidance, None if imposed is None else partial(imposed.told, process)),
+        _denoiser(model, told.null, way.guidance),
         x,
         way.steps,
         NoiseSource(mix_seed(way.seed, _CHAIN), numbers),

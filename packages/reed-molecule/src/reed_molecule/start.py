@@ -62,7 +62,7 @@ def config_of(recipe: Recipe, known: MoleculeSet) -> ModelConfig:
         known.vocabulary,
         scale,
         known.sizes.tolist(),
-        recipe.network,
+        recipe.network.model_copy(update={"parts": recipe.parts > 0}),
         recipe.discrete,
         [_in_units_of(known.property_of(name), learned) for name in recipe.conditions],
         recipe.alignment,

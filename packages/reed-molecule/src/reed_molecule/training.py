@@ -79,7 +79,13 @@ def recipe_process(recipe: Recipe, vocabulary: Vocabulary) -> Product:
 def training_data(recipe: Recipe, molecules: MoleculeSet, scale: float, conditions: Sequence[Property]) -> TrainingData:
     """The batches of a recipe; an equivariant network learns nothing from turned molecules."""
     return TrainingData(
-        molecules, recipe.train.seed, recipe.batch_pairs, scale, rotate=False, conditions=tuple(conditions)
+        molecules,
+        recipe.train.seed,
+        recipe.batch_pairs,
+        scale,
+        rotate=False,
+        conditions=tuple(conditions),
+        parts=recipe.parts,
     )
 
 

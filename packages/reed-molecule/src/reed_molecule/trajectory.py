@@ -13,7 +13,7 @@ from reed_core.errors import InputError
 
 from reed_molecule.build import Failure
 from reed_molecule.generated import Generated
-from reed_molecule.inpaint import State
+from reed_molecule.part import State
 from reed_molecule.writers.xyz import write_xyz
 
 
