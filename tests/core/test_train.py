@@ -27,7 +27,7 @@ from reed_core.noise import NoiseSource, mix_seed
 from reed_core.objective import ConditionDropout, Objective
 from reed_core.process import Interpolant, Masked, Process
 from reed_core.reveal import PointMass
-from reed_core.train import Batch, DataSource, TrainConfig, Trainer, loop
+from reed_core.train import Batch, DataSource, TrainConfig, Trainer, claim, loop
 from reed_core.train.checkpoint import load_latest, save_checkpoint
 from reed_core.train.config import read_config
 from reed_core.train.ema import Ema
@@ -278,6 +278,16 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     files = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     assert_same_run(finished(PLAIN, tmp_path), first)
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    """The second is refused before it writes; when the first has ended, however it ended, the folder is free."""
+    with claim.held(tmp_path / "run"):
+        with pytest.raises(InputError, match=r"another process trains in .*run; wait for it"):
+            finished(PLAIN, tmp_path / "run")
+        assert not list((tmp_path / "run").iterdir())
+        finished(PLAIN, tmp_path / "other")
+    finished(PLAIN, tmp_path / "run")
 
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:

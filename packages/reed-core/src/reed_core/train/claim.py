@@ -1,6 +1,9 @@
-"""Whose run a folder holds: the resolved recipe beside the checkpoints, which a resumed run must share."""
+"""Whose run a folder holds: the recipe that a resumed run must share, and the one process that may train there."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +35,43 @@ def claim_folder(folder: Path, recipe: BaseModel) -> None:
         if _identity(held) != _identity(recipe):
             raise InputError(f"{folder} holds a run of another recipe; choose another --out, or remove the folder")
     write_text(path, json.dumps(recipe.model_dump(mode="json"), indent=2) + "\n")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder while a process trains there: two at once would write over each other's log and checkpoints.
+
+    The lock is the operating system's, so it ends with the process, however that ends. Where there are no locks
+    (Windows, some network file systems) nothing is held.
+
+    Args:
+        folder: The run.
+
+    Raises:
+        InputError: If another process holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        place = os.open(folder, os.O_RDONLY)
+    except ImportError:
+        yield
+        return
+    except OSError as error:
+        raise InputError(f"{folder} cannot hold a run ({error.strerror}); choose another --out") from error
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process trains in {folder}; wait for it, stop it, or choose another --out"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(place)
 
 
 def _identity(recipe: Recipe) -> Recipe:

@@ -23,6 +23,7 @@ from reed_core.noise import NoiseSource
 from reed_core.objective import Objective
 from reed_core.train import parallel
 from reed_core.train.checkpoint import load_latest, save_checkpoint
+from reed_core.train.claim import held
 from reed_core.train.config import TrainConfig
 from reed_core.train.data import Batch, DataSource
 from reed_core.train.early_stop import EarlyStop
@@ -125,17 +126,18 @@ class Trainer:
             The denoiser, in evaluation mode, with averaged weights.
 
         Raises:
-            InputError: If the folder's checkpoint does not fit, the data has no batch where the run stands, the disk is
-                full, or the gradient stays non-finite.
+            InputError: If another process trains in the folder, its checkpoint does not fit, the data has no batch
+                where the run stands, the disk is full, or the gradient stays non-finite.
         """
-        self._resume()
         main, total = parallel.is_main(), self.config.samples
-        with self._opened_log() as log, ProgressLine(total, self.samples, progress and main) as line:
-            if self._more():
-                self._train(log, line)
-            with self._averaged(kept=True) as denoiser:
-                self._report(log, denoiser)
-                self._draw(denoiser)
+        with held(self.folder) if main else nullcontext():
+            self._resume()
+            with self._opened_log() as log, ProgressLine(total, self.samples, progress and main) as line:
+                if self._more():
+                    self._train(log, line)
+                with self._averaged(kept=True) as denoiser:
+                    self._report(log, denoiser)
+                    self._draw(denoiser)
         return self.denoiser
 
     def _train(self, log: RunLog | None, line: ProgressLine) -> None:
