@@ -72,7 +72,13 @@ def line_of(generator: "Generator", number: int, mol: Any, cut: Any, asked: Line
     from reed_molecule.molecule import Molecule
 
     fragment = fragment_of(mol, cut.kept, f"molecule {number}")
-    request = Request(asked["each"], asked["steps"], mix_seed(asked["seed"], number), resample=asked["resample"])
+    request = Request(
+        asked["each"],
+        asked["steps"],
+        mix_seed(asked["seed"], number),
+        resample=asked["resample"],
+        temperature=asked["temperature"],
+    )
     drawn = complete(generator, fragment, request, None if asked["free_size"] else Sizes({cut.removed: 1}))
     order = [*cut.kept, *(place for place in range(mol.GetNumAtoms()) if place not in set(cut.kept))]
     from rdkit import Chem
@@ -140,6 +146,7 @@ def main(
     each: Annotated[int, typer.Option(help="Completions of each.", min=1)] = 1,
     steps: Annotated[int, typer.Option(help="Steps of each completion.", min=1)] = 100,
     resample: Annotated[int, typer.Option(help="How often each step is taken.", min=1)] = 1,
+    temperature: Annotated[float, typer.Option(help="Divides the logits of elements, charges and bonds.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     split: Annotated[str, typer.Option(help="Split that the molecules are of.")] = "test",
     free_size: Annotated[bool, typer.Option("--free-size", help="Numbers of atoms as in training.")] = False,
@@ -159,7 +166,8 @@ def main(
         generator = load(weights)
         known = MoleculeSet.read(data, split)  # type: ignore[arg-type]
         asked: Line = {"weights": weights, "data": data.name, "set": known.fingerprint, "split": split, "seed": seed,
-                       "steps": steps, "each": each, "resample": resample, "free_size": free_size}  # fmt: skip
+                       "steps": steps, "each": each, "resample": resample, "free_size": free_size,
+                       "temperature": temperature}  # fmt: skip
         if not out.is_file():
             write_text(out, json.dumps({"settings": asked}) + "\n")
         settings, lines = read(out)

@@ -7,16 +7,22 @@ import pytest
 import torch
 from molecule.metric_cases import made
 from molecule.molecule_sets import make_set
+from pydantic import ValidationError
 from reed_core.noise import NoiseSource
 from reed_core.objective import Objective
 from reed_core.train import Batch
+from reed_molecule.completion import complete, kept_in
 from reed_molecule.condition import Condition
 from reed_molecule.cuts import MOST, blocks_of, random_kept
 from reed_molecule.dataset import TrainingData, collate
+from reed_molecule.fragment import fragment_of
+from reed_molecule.generate import Request, Sizes, load
 from reed_molecule.model import MoleculeModel, new_config
 from reed_molecule.network import NetworkConfig
 from reed_molecule.part import Part
 from reed_molecule.process import centre
+from reed_molecule.recipe import Recipe
+from reed_molecule.training import run_recipe
 from reed_molecule.vocabulary import QM9
 
 CUTTABLE = ("CCOC(=O)c1ccccc1", "NCCc1ccoc1", "CC(C)CO", "OCC1CC1")
@@ -196,3 +202,27 @@ def test_batches_with_parts(tmp_path: Path) -> None:
     assert isinstance(whole.mask, dict)
     assert not (whole.mask["types"] & given).any()
     assert TrainingData(known, 0, 10_000, 1.4).batch(items, NoiseSource(3, items)).c is None
+
+
+def test_a_run_with_parts(tmp_path: Path) -> None:
+    """From weights that read none to some that do, and to a molecule around a fragment."""
+    make_set(tmp_path)
+    sizes = READS.model_copy(update={"parts": False}).model_dump()
+    settings = {"data": str(tmp_path / "set.reed"), "network": sizes, "batch_pairs": 300}
+    train = {"samples": 8, "checkpoint_every": 10**6}
+    whole = run_recipe(Recipe.model_validate({**settings, "train": train}), tmp_path / "whole", progress=False)
+    assert whole.network.marks is None
+    init = {"init": str(tmp_path / "whole" / "weights"), "parts": 1.0}
+    reads = run_recipe(Recipe.model_validate({**settings, **init, "train": train}), tmp_path / "reads", progress=False)
+    assert reads.network.marks is not None
+    generator = load(tmp_path / "reads" / "weights")
+    assert generator.model.config.network.parts
+    fragment = fragment_of(made("CC=O").to_rdkit(), [0, 3, 4, 5], "methyl")
+    drawn = complete(generator, fragment, Request(2, steps=3), add=Sizes({3: 1}))
+    kept = [kept_in(sample, fragment) for sample in drawn.samples]
+    assert all(one is not None and one.rmsd == 0.0 for one in kept)
+
+
+def test_aligned_noise_and_parts_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="set one of the two"):
+        Recipe.model_validate({"data": "a", "parts": 0.5, "alignment": "rotation", "train": {"samples": 1}})

@@ -5,8 +5,8 @@ of learning rates and all; the plan is kept in `plan.json`, so that a run that i
 of training are counted apart from evaluations and across stops, and printed: they say how equal the time was. The EGNN
 has its first linear map split (`molecule_bench.egnn`): the same function, and more steps in its time than as published.
 
-Ours is sampled in 20, 50 and 100 steps, the EGNN in 1,000, both by the same sampler from averaged weights; molecules are
-drawn in parts that are kept.
+Ours is sampled in 20, 50 and 100 steps, the EGNN in 1,000, both by the same sampler from averaged weights; molecules
+are drawn in parts that are kept.
 """
 
 import json

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rdkit import Chem
 from reed_core.errors import InputError
-from reed_core.hub import from_pretrained
+from reed_core.hub import from_pretrained, named_folder
 from reed_core.noise import NoiseSource, mix_seed
 
 from reed_molecule.build import Failure, to_molecules
@@ -299,18 +299,9 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> Generator:
 
 
 def weights_folder(weights: str | Path) -> Path:
-    """The folder of some weights. A bare name is first looked for in the package; a folder here of that name is ./NAME.
+    """The folder of some weights, as `reed_core.hub.named_folder` finds it.
 
     Raises:
         InputError: If it is neither a folder nor the name of weights that come with the package.
     """
-    name = str(weights)
-    places = (BUNDLED / name, Path(name)) if name == Path(name).name else (Path(name),)
-    for folder in places:
-        if name and folder.is_dir():
-            return folder
-    there = ", ".join(sorted(path.name for path in BUNDLED.iterdir() if path.is_dir())) if BUNDLED.is_dir() else ""
-    raise InputError(
-        f"no weights {str(weights)!r}: no such folder, and this version comes with {there or 'none'}; "
-        "give the `weights` folder of a run of `reed-molecule train`"
-    )
+    return named_folder(weights, BUNDLED, "reed-molecule train")
