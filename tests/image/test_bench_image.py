@@ -96,7 +96,7 @@ def test_steps_and_drawings_are_timed() -> None:
     small = ["--depth", 1, "--batch", 1, "--rounds", 2, "--encoder", "test_vit", "--steps", 1]
     ended = invoke("bench_image", *small)
     assert ended.exit_code == 0, ended.output
-    for name in ("ours_cached", "theirs_cached", "ours_online", "theirs_online", "euler", "heun", "sde", "256 tokens"):
+    for name in ("ours_cached", "theirs_cached", "bare_cached", "bare_online", "euler", "heun", "sde", "256 tokens"):
         assert name in ended.output
     rows = [
         line.split()[:3] for line in ended.output.splitlines() if line.split()[:1] in (["euler"], ["heun"], ["sde"])

@@ -11,8 +11,10 @@ import pytest
 import torch
 from picture_files import write_folder
 from PIL import Image
+from reed_image.cli import app
 from reed_image.export import SiTPipeline
 from reed_image.model import load
+from rich.text import Text
 
 Call = Callable[..., int]
 RECIPE = """
@@ -82,6 +84,14 @@ def test_it_starts_as_a_module_and_lists_its_commands() -> None:
     assert shown.returncode == 0
     names = ("prepare", "train-vae", "featurize", "train", "sample", "export", "import", "plot-run")
     assert all(name in shown.stdout for name in names)
+
+
+def test_help_shows_all_that_is_written() -> None:
+    """The help is read as markup, in which a word in brackets is a style: it would go missing."""
+    for command in app.registered_commands:
+        assert command.callback is not None
+        written = command.callback.__doc__ or ""
+        assert Text.from_markup(written).plain == written
 
 
 def test_from_pictures_to_a_grid(run: Path, call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,10 +165,10 @@ def test_dry_runs_and_single_latents(run: Path, call: Call, capsys: pytest.Captu
         (["train", "tiny.toml", "--set", "train.samples=0"], "train.samples"),
         (["train", "tiny.toml", "--set", "batch_size=5"], "another recipe"),
         (["train", "tiny.toml", "--set", "cache=none", "--out", "new"], "reed-image featurize"),
-        (["train", "tiny.toml", "--init", "none", "--out", "new"], "no config.json in none"),
+        (["train", "tiny.toml", "--init", "none", "--out", "new"], "no weights 'none'"),
         (["train-vae", "data", "--out", "new", "--set", "latent=none"], "latent"),
         (["train-vae", "none", "--out", "new"], "no prepared pictures"),
-        (["sample", "--weights", "none", "--out", "new"], "no config.json in none"),
+        (["sample", "--weights", "none", "--out", "new"], "no weights 'none'"),
         (["sample", "--weights", "runs/tiny/weights", "--out", "new", "--class", "elk"], "no class 'elk'"),
         (["sample", "--weights", "runs/tiny/weights", "--out", "new", "--sampler", "rk4"], "'rk4' is not one of"),
         (["sample", "--weights", "runs/tiny/weights", "--out", "new", "--cfg-interval", "1"], "LOW,HIGH"),

@@ -35,7 +35,7 @@ def test_the_recipes_of_the_package(path: Path) -> None:
     found = read_config(Recipe, recipe_path(path.stem))
     assert found == Recipe.model_validate_json(found.model_dump_json())
     depth = found.network.depth or SIZES[found.network.preset].depth
-    for spec in found.latents:
+    for spec in found.scored:
         assert 0 <= int(spec.tap.removeprefix("blocks.")) < depth
     head = path.read_text().partition("\ndata =")[0]
     assert all(f"#   {word}:" in head for word in ("data", "command", "hardware"))

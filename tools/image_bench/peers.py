@@ -67,6 +67,16 @@ class Peer:
         denoising = (said - (eps - x_0)).square().flatten(1).mean(1).mean()
         return denoising + WEIGHT * looped(projected.float(), z.float())
 
+    def bare(self, x_0: Tensor, label: Tensor) -> None:
+        """The network and the projector forward and backward, and nothing else: what no step can leave out."""
+        self.seen.clear()
+        x_0, label = x_0.to(self.kind), label.to(self.kind)
+        with self.autocast():
+            said = self.network(x_0, torch.rand(len(x_0), device=self.kind), Condition(label))
+            projected = self.projector(self.seen[0])
+        (said.sum() + projected.sum()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def step(self, x_0: Tensor, label: Tensor, z: Tensor) -> None:
         """One step on data that lies on the CPU."""
         x_0, label, z = x_0.to(self.kind), label.to(self.kind), z.to(self.kind)

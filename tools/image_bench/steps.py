@@ -2,7 +2,9 @@
 
 Ours is the step of `reed_core.train`, as `reed-image train` takes it: data gathered, noise of each sample drawn, then
 network, losses, clipping, AdamW and the average of the weights. Online, z is made in the step by the same frozen
-encoder with random weights, under autocast like the peers'. All take turns, so that ratios are of one run.
+encoder with random weights, under autocast like the peers'. `bare` is the network, the projector and (online) the
+encoder alone, which all share: theirs over bare is the most that any trainer of them could win. All take turns, so that
+ratios are of one run.
 """
 
 from collections.abc import Callable
@@ -33,7 +35,7 @@ from image_bench.peers import CLIP, DECAY, DROP, RATE, Peer
 
 Precision = Literal["fp32", "bf16"]
 LOW = {"fp32": None, "bf16": torch.bfloat16}
-ARMS = ("ours_cached", "theirs_cached", "ours_online", "theirs_online")
+ARMS = ("ours_cached", "theirs_cached", "bare_cached", "ours_online", "theirs_online", "bare_online")
 
 
 class Files:
@@ -149,6 +151,7 @@ def timed(
         Ours(net, latent, files, batch, precision, own) for net, own in zip(networks[:2], (None, model), strict=True)
     ]
     theirs = [Peer(net, latent, LOW[precision]) for net in networks[2:]]
+    pixels, x, labels = files.pixels, files.x, files.labels
 
     def arm(step: Callable[[list[int]], Any]) -> Callable[[], None]:
         plan = iter([list(range(start, start + batch)) for start in range(0, batch * (rounds + 1), batch)])
@@ -162,13 +165,21 @@ def timed(
 
     def peer(items: list[int], trainer: Peer, online: bool) -> None:
         rows = torch.tensor(items)
-        z = trainer.encoded(model, files.pixels.gather(rows)) if online else files.z.gather(rows).float()
-        trainer.step(files.x.gather(rows).float(), files.labels[rows], z)
+        z = trainer.encoded(model, pixels.gather(rows)) if online else files.z.gather(rows).float()
+        trainer.step(x.gather(rows).float(), labels[rows], z)
+
+    def bare(items: list[int], trainer: Peer, online: bool) -> None:
+        rows = torch.tensor(items)
+        if online:
+            trainer.encoded(model, pixels.gather(rows))
+        trainer.bare(x.gather(rows).float(), labels[rows])
 
     made = {
         "ours_cached": arm(ours[0].step),
         "theirs_cached": arm(lambda items: peer(items, theirs[0], online=False)),
+        "bare_cached": arm(lambda items: bare(items, theirs[2], online=False)),
         "ours_online": arm(ours[1].step),
         "theirs_online": arm(lambda items: peer(items, theirs[1], online=True)),
+        "bare_online": arm(lambda items: bare(items, theirs[3], online=True)),
     }
     return clock.seconds(made, rounds, tick)

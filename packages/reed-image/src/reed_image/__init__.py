@@ -1,7 +1,7 @@
 """reed-image: representation-guided diffusion transformers on the latents of an image autoencoder.
 
 import reed_image
-model = reed_image.load("runs/NAME/weights")
+model = reed_image.load("cifar10")    # or the folder runs/NAME/weights
 images = model.sample(8, ["cat", "dog"], seed=0, steps=50, scale=2.0)
 reed_image.write_grid(images, "grid.png")
 v = model(x_t, t, reed_image.Condition(label))

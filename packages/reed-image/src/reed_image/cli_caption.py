@@ -25,9 +25,9 @@ def caption(
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Says in words what is on each picture: the captions of a recipe's [text], and of its latents of kind text.
+    """Says in words what is on each picture: the captions of a recipe's text, and of its latents of kind text.
 
-    Stopped at any moment, it goes on where it was. Needs the extra reed-image[vlm].
+    Stopped at any moment, it goes on where it was. Needs the extra vlm of reed-image.
     """
     from reed_core.device import use_device
     from rich.console import Console

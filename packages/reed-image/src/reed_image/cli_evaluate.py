@@ -76,7 +76,8 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Pictures of the reference, taken evenly; by default all.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Draws the samples from these weights, as RUN/weights.", rich_help_panel=DRAWING)
+        str | None,
+        typer.Option(help="Draws the samples from these weights: RUN/weights, or cifar10.", rich_help_panel=DRAWING),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of each.", rich_help_panel=DRAWING)] = 50,
     sampler: Annotated[
@@ -110,8 +111,8 @@ def evaluate(
 ) -> None:
     """Judges pictures against real ones, or looks at hidden states (--probe).
 
-    FID, KID and IS are those of InceptionV3 (reed-image[fid]). With any other encoder they are named fd[ENCODER] and so
-    on: numbers of different encoders, sizes or counts of pictures do not compare.
+    FID, KID and IS are those of InceptionV3 (extra fid of reed-image). With any other encoder they are named
+    fd[ENCODER] and so on: numbers of different encoders, sizes or counts of pictures do not compare.
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: expected at least 1")
@@ -164,7 +165,7 @@ def evaluate(
 
 def _check_sides(
     samples: str | None,
-    weights: Path | None,
+    weights: str | None,
     reference: str | None,
     statistics: Path | None,
     save: Path | None,
@@ -196,7 +197,7 @@ def _extractors(names: Sequence[str], pool: Literal["mean", "class"], place: str
 
 
 def _drawn(
-    weights: Path, num: int, seed: int, steps: int, sampler: Any, cfg: float, autoencoder: str | None, place: str
+    weights: str, num: int, seed: int, steps: int, sampler: Any, cfg: float, autoencoder: str | None, place: str
 ) -> "Pictures":
     from reed_image.metrics.pictures import of_model
     from reed_image.model import load
@@ -274,7 +275,7 @@ def _compare(
 
 
 def _probe(
-    weights: Path,
+    weights: str,
     data: str,
     load_extractors: Callable[[], list["Extractor"]],
     tap: Sequence[str] | None,

@@ -8,6 +8,8 @@ from reed_core import console
 from reed_core.cli_options import Device, Quiet, Threads
 from reed_core.errors import InputError
 
+from reed_image.bundled import DEFAULT
+
 DRAWING, GUIDANCE = "Drawing", "Guidance"
 
 
@@ -17,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    weights: Annotated[Path, typer.Option(help="Folder of weights, as RUN/weights.")],
+    weights: Annotated[
+        str, typer.Option(help="Folder of weights, as RUN/weights, or the name of those in the package.")
+    ] = DEFAULT,
     out: Annotated[Path, typer.Option(help="A .png file for one grid, or a folder for one file each.")] = Path(
         "grid.png"
     ),
@@ -73,7 +77,7 @@ def sample(
         str, typer.Option(help="LOW,HIGH: diffusion times within which it acts.", rich_help_panel=GUIDANCE)
     ] = "0,1",
     autoguidance: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Weights of a worse model to be guided away from, in place of the null class.",
             rich_help_panel=GUIDANCE,

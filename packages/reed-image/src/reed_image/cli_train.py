@@ -18,7 +18,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; runs/NAME by default. An unfinished run is resumed.")
     ] = None,
-    init: Annotated[str | None, typer.Option(help="Start from these weights: a folder.")] = None,
+    init: Annotated[str | None, typer.Option(help="Start from these weights: a folder, or a name as cifar10.")] = None,
     set_: Set = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print disk, memory, expected hours and global batch; write nothing.")

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    weights: Annotated[Path, typer.Argument(help="Folder of weights, as RUN/weights.")],
+    weights: Annotated[str, typer.Argument(help="Folder of weights, as RUN/weights, or a name as cifar10.")],
     out: Annotated[Path, typer.Option(help="Folder to write; absent, or empty.")],
     autoencoder: Annotated[
         str | None,

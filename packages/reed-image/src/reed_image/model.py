@@ -21,6 +21,7 @@ from reed_core.state import State
 from torch import Tensor, nn
 
 from reed_image.autoencoder import AutoencoderSpec
+from reed_image.bundled import weights_folder
 from reed_image.encoders.reader import ReaderSpec
 from reed_image.latents.field import Projection
 from reed_image.network import Condition, SiT, SiTConfig
@@ -167,16 +168,16 @@ class ImageModel(nn.Module):
 
 
 def load(weights: str | Path, device: Any = "cpu") -> ImageModel:
-    """A model from a folder that `reed_core.hub.save_pretrained` wrote.
+    """A model from trained weights.
 
     Args:
-        weights: The folder.
+        weights: The folder `weights` of a run, or the name of weights that come with the package, as "cifar10".
         device: Where the model is to run.
 
     Returns:
         The model in evaluation mode, in float32.
 
     Raises:
-        InputError: If the folder does not hold one.
+        InputError: If there are no such weights, or they cannot be read.
     """
-    return from_pretrained(ImageModel, Path(weights)).to(device)
+    return from_pretrained(ImageModel, weights_folder(weights)).to(device)

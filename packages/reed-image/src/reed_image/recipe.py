@@ -138,7 +138,7 @@ class Recipe(BaseModel):
         network: Sizes.
         text: What the network is told in words, or None.
         autoencoder: What decodes the samples: a name as `prepare` takes it; None: what made the latents.
-        init: Weights to start from: a folder, or None for random ones.
+        init: Weights to start from: a folder, a name of weights in the package, or None for random ones.
         latents: Latents; none trains without guidance.
         without: Names of latents to leave out, for an ablation.
         shuffle: The control: every picture is taught the z of another one.

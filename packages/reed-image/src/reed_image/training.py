@@ -26,6 +26,7 @@ from reed_image.beside import (
     plans_of,
     prompts_of,
 )
+from reed_image.bundled import weights_folder
 from reed_image.data import Prepared, open_prepared, training_data
 from reed_image.data.training import ITEM, X
 from reed_image.grid import write_grid
@@ -110,7 +111,7 @@ def start(recipe: Recipe, prepared: Prepared, caches: Caches | None = None) -> S
         fit_scales(recipe, model, caches.latents.values, len(prepared))
     if recipe.init is None:
         return Start(model, take_over(model, {}), (), ())
-    given = from_pretrained(ImageModel, Path(recipe.init))
+    given = from_pretrained(ImageModel, weights_folder(recipe.init))
     if (given.config.path, given.config.prediction) != (config.path, config.prediction):
         raise InputError(
             f"{recipe.init} predicts {given.config.prediction} on the {given.config.path} path, the recipe says "
