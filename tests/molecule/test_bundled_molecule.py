@@ -4,15 +4,18 @@ from pathlib import Path
 
 import pytest
 from reed_molecule.build import Failure
-from reed_molecule.generate import BUNDLED, Request, load, weights_folder
+from reed_molecule.completion import complete, kept_in
+from reed_molecule.fragment import read_fragment
+from reed_molecule.generate import BUNDLED, Request, Sizes, load, weights_folder
 from reed_molecule.metrics.stability import Convention, stability
 
 FOLDERS = sorted(path.parent for path in BUNDLED.glob("*/config.json"))
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [folder.name for folder in FOLDERS]
 
 
 def test_they_are_there_and_small() -> None:
-    assert "qm9" in NAMES
+    assert {"qm9", "drugs"} <= set(NAMES)
     for folder in FOLDERS:
         assert sum(path.stat().st_size for path in folder.iterdir()) <= 16 * 2**20
         card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -38,3 +41,13 @@ def test_most_atoms_are_stable_in_twenty_steps() -> None:
         return stability(molecules, Convention.BONDS).atom_fraction
 
     assert share(20) > 0.9 > share(1)
+
+
+def test_most_completions_are_one_molecule() -> None:
+    """The card has nine of ten in 100 steps; new atoms drawn without a look at the fragment lie elsewhere."""
+    generator, fragment = load("drugs"), read_fragment(EXAMPLES / "benzamide.sdf", replace="1")
+    assert generator.model.config.network.parts
+    drawn = complete(generator, fragment, Request(8, steps=20, seed=1), add=Sizes.between(4, 9))
+    kept = [kept_in(sample, fragment) for sample in drawn.samples]
+    assert sum(one is not None and one.attached for one in kept) >= 5
+    assert all(one is None or one.rmsd == 0.0 for one in kept)

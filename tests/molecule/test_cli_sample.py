@@ -117,7 +117,7 @@ def test_bad_requests_end_in_one_line(
 
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no weights 'geom'.*comes with qm9"):
+    with pytest.raises(InputError, match=r"no weights 'geom'.*comes with drugs, qm9"):
         load("geom")
     with pytest.raises(InputError, match=r"no config\.json"):
         load(tmp_path)

@@ -40,7 +40,7 @@ def complete(
         typer.Option(help="Atoms whose hydrogens may be replaced, written alike.", rich_help_panel=INPUT),
     ] = None,
     record: Annotated[int, typer.Option(help="Which record of the file, from 1.", rich_help_panel=INPUT)] = 1,
-    weights: Weights = "qm9",
+    weights: Weights = "drugs",
     num: Num = 1,
     add: Annotated[
         str | None,

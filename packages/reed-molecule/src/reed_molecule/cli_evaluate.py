@@ -34,7 +34,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the drawing.")] = 0,
     temperature: Temperature = 1.0,
     posebusters: Annotated[
-        bool, typer.Option("--posebusters", help="Run its fast checks (reed-molecule[posebusters]).")
+        bool, typer.Option("--posebusters", help="Run its fast checks (extra posebusters of reed-molecule).")
     ] = False,
     strain: Annotated[bool, typer.Option("--strain/--no-strain", help="Relax molecules to measure strain.")] = True,
     stereo: Annotated[bool, typer.Option("--stereo", help="Stereoisomers are different molecules.")] = False,

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from rdkit import Chem
+from reed_core.bundled import named_folder
 from reed_core.errors import InputError
-from reed_core.hub import from_pretrained, named_folder
+from reed_core.hub import from_pretrained
 from reed_core.noise import NoiseSource, mix_seed
 
 from reed_molecule.build import Failure, to_molecules
@@ -299,7 +300,7 @@ def load(weights: str | Path, device: torch.device | str = "cpu") -> Generator:
 
 
 def weights_folder(weights: str | Path) -> Path:
-    """The folder of some weights, as `reed_core.hub.named_folder` finds it.
+    """The folder of some weights, as `reed_core.bundled.named_folder` finds it.
 
     Raises:
         InputError: If it is neither a folder nor the name of weights that come with the package.
