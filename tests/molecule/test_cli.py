@@ -180,7 +180,7 @@ def test_train_then_sample(call: Call, tmp_path: Path, prepared: Path, capsys: p
     assert call("sample", "--weights", run / "weights", "--num", 2, "--steps", 2, "--out", tmp_path / "x.sdf") == 0
     capsys.readouterr()
     for arguments, said in (
-        (["absent"], "drugs-small, geom_drugs_reed, qm9-guided, qm9-small"),
+        (["absent"], "drugs-small, geom_drugs_reed, qm9, qm9-guided, qm9-small"),
         ([path, "--set", "train.samples=0"], "train.samples"),
         ([path, "--set", "data=elsewhere"], "no prepared set"),
         ([path, "--init", "geom"], "no weights 'geom'"),

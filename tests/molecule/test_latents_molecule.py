@@ -199,7 +199,7 @@ def test_refusals(tmp_path: Path) -> None:
         recipe(tmp_path, {**SYMMETRY, "tap": "blocks.0:2"})
 
 
-@pytest.mark.parametrize(("name", "count"), [("qm9-guided", 3), ("geom_drugs_reed", 1)])
+@pytest.mark.parametrize(("name", "count"), [("qm9-guided", 3), ("qm9", 1), ("geom_drugs_reed", 1)])
 def test_guided_recipes_can_be_read(name: str, count: int) -> None:
     read = read_config(Recipe, RECIPES / f"{name}.toml")
     assert len(read.active) == count
